@@ -1,0 +1,147 @@
+"""The settings: one frozen, typed object, and the only reader of configuration files and the environment.
+
+Precedence: command-line flag > environment (``SAGE_<KEY>``) > TOML file > default. An unknown key or
+a value of the wrong kind stops the start with the key's name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sage_edge.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+VERSION = version("sage-edge")
+ENV_PREFIX = "SAGE_"
+#: Names in the environment that steer the build or the reading itself, and are no settings.
+_ENV_OTHERS = {"SAGE_CONFIG"}
+
+
+def _setting(default: Any, text: str, *, least: float | None = None, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": text, "least": least, "choices": choices})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. The field's name is the TOML key, ``SAGE_NAME`` and ``--name``."""
+
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8080, "port to listen on; 0 lets the system choose", least=0)
+    profile: str = _setting("edge", "what may be loaded and how far", choices=("edge", "workstation"))
+    plugins: tuple[str, ...] = _setting(("vision",), "plugins to load, by entry-point name")
+    vision_model: str = _setting("nuclei", "a model that ships, or the path of a model folder")
+    precision: str = _setting("fp32", "which ONNX files to load", choices=("fp32", "fp16"))
+    slots: int = _setting(8, "requests that each plugin refines together", least=1)
+    queue_size: int = _setting(64, "requests that may wait for each plugin", least=1)
+    threads: int = _setting(0, "threads of the engines and kernels; 0 means all cores", least=0)
+    max_steps_cap: int = _setting(64, "largest max_steps that a request may ask for", least=1)
+    power_w: float = _setting(15.0, "declared board power in watts: the price of a millisecond", least=0.001)
+    entity_id: str = _setting("sage-edge", "who signs as the entity of the telemetry records")
+    telemetry_dir: str = _setting(
+        "var/telemetry", "where the JSONL files go; empty keeps them in memory only"
+    )
+    telemetry_max_bytes: int = _setting(64 << 20, "size at which a telemetry file is rotated", least=4096)
+    telemetry_backups: int = _setting(4, "rotated telemetry files to keep", least=0)
+    telemetry_memory: int = _setting(16384, "newest records kept for /v1/telemetry", least=1)
+    mailbox_records: int = _setting(8192, "records in each plugin's mailbox, a power of two", least=2)
+    max_body_bytes: int = _setting(64 << 20, "largest request body", least=1024)
+    max_frame_pixels: int = _setting(32 << 20, "largest frame, width x height", least=1)
+    drain_s: float = _setting(20.0, "how long SIGTERM waits for requests in flight", least=0.0)
+    log_level: str = _setting(
+        "info", "least severe event to log", choices=("debug", "info", "warning", "error")
+    )
+
+    def __post_init__(self) -> None:
+        """Check ranges and choices; raises ConfigError naming the key."""
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            least, choices = entry.metadata["least"], entry.metadata["choices"]
+            if least is not None and not value >= least:
+                raise ConfigError(f"{entry.name}: expected at least {least:g}, got {value}")
+            if choices and value not in choices:
+                raise ConfigError(f"{entry.name}: expected one of {', '.join(choices)}, got {value!r}")
+        if self.mailbox_records & (self.mailbox_records - 1):
+            raise ConfigError(f"mailbox_records: expected a power of two, got {self.mailbox_records}")
+        if self.port > 65535:
+            raise ConfigError(f"port: expected at most 65535, got {self.port}")
+
+    @property
+    def thread_count(self) -> int:
+        """Threads to use: the setting, or the cores that this process may run on."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Settings:
+    """Build the settings from flags, environment and file.
+
+    Args:
+        flags: Values given on the command line; None values are ignored.
+        environment: The process environment by default.
+        file: A TOML file; by default the one that ``SAGE_CONFIG`` names, if any.
+
+    Raises:
+        ConfigError: An unknown key, a bad value, or a file that cannot be read.
+    """
+    environment = os.environ if environment is None else environment
+    if file is None and environment.get("SAGE_CONFIG"):
+        file = Path(environment["SAGE_CONFIG"])
+    values: dict[str, Any] = {}
+    for key, value in (_read_toml(file) if file else {}).items():
+        values[key] = _convert(key, value, f"{file}")
+    for name, text in environment.items():
+        if name.startswith(ENV_PREFIX) and name not in _ENV_OTHERS:
+            key = name.removeprefix(ENV_PREFIX).lower()
+            values[key] = _convert(key, text, f"environment {name}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            values[key] = _convert(key, value, f"--{key.replace('_', '-')}")
+    return Settings(**values)
+
+
+def shared_file(relative: str) -> Path:
+    """The path of a file that ships beside the code, such as ``schemas/telemetry.schema.json``.
+
+    An installed wheel carries these under ``sage_edge/_share``; in a checkout they stand at its root.
+    """
+    package = Path(__file__).parent
+    installed = package / "_share"
+    return (installed if installed.is_dir() else package.parent) / relative
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"{file}: cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{file}: not valid TOML: {exc}") from exc
+
+
+def _convert(key: str, value: Any, source: str) -> Any:
+    """A value as its field's type, from TOML, text or a flag."""
+    defaults = {entry.name: entry.default for entry in fields(Settings)}
+    if key not in defaults:
+        raise ConfigError(f"{source}: unknown setting {key!r}; known: {', '.join(sorted(defaults))}")
+    kind: type[Any] = type(defaults[key])
+    try:
+        if kind is tuple:
+            return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+        if isinstance(value, bool) or (kind is int and isinstance(value, float)):
+            raise ValueError
+        return kind(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{source}: {key}: expected {kind.__name__}, got {value!r}") from None

@@ -1,0 +1,96 @@
+"""The errors of sage_edge: a small tree, each class with a stable ``code``.
+
+Only the service room knows HTTP; it maps these classes to status codes in one table.
+"""
+
+from __future__ import annotations
+
+
+class SageError(Exception):
+    """Root of every error that sage_edge raises on purpose."""
+
+    code = "internal"
+
+
+class ConfigError(SageError):
+    """A setting, a policy or a file named by one is unusable. Stops the start."""
+
+    code = "bad_config"
+
+
+class EngineError(SageError):
+    """An engine file is missing, broken, or does not fit its manifest."""
+
+    code = "bad_engine"
+
+
+class InputError(SageError):
+    """A caller sent something that cannot be used; the message says what was expected and what came."""
+
+    code = "bad_input"
+
+
+class ShapeError(InputError):
+    """An array has the wrong shape, dtype or layout."""
+
+    code = "bad_shape"
+
+
+class ParameterError(InputError):
+    """A request parameter is not a number, or out of range; the message names it."""
+
+    code = "bad_parameter"
+
+
+class FrameError(InputError):
+    """A body is not a frame that can be decoded."""
+
+    code = "bad_frame"
+
+
+class FrameTooLargeError(InputError):
+    """A body or the image that it claims to hold is above the limit."""
+
+    code = "frame_too_large"
+
+
+class MediaTypeError(InputError):
+    """The Content-Type of a body is not one that the route takes."""
+
+    code = "unsupported_media_type"
+
+
+class NotAcceptableError(InputError):
+    """None of the accepted media types can be produced."""
+
+    code = "not_acceptable"
+
+
+class UnknownPluginError(InputError):
+    """No plugin of that name is loaded."""
+
+    code = "unknown_plugin"
+
+
+class CapacityError(SageError):
+    """Nothing is free: a full queue or slot table. Try again later."""
+
+    code = "queue_full"
+
+
+class DeadlineError(SageError):
+    """The deadline is too near for even the initial answer. Try again with a later one."""
+
+    code = "deadline_too_short"
+
+
+class ClosingError(SageError):
+    """The service is draining and takes no new work."""
+
+    code = "draining"
+
+
+class CancelledRequestError(SageError):
+    """The caller gave the request up before it was answered."""
+
+    code = "cancelled"
