@@ -1,0 +1,159 @@
+#include <pybind11/stl.h>
+
+#include <cmath>
+
+#include "bindings/arrays.h"
+#include "bindings/module.h"
+#include "kernels/latent_step.h"
+
+namespace py = pybind11;
+
+namespace sage::bindings {
+
+namespace {
+
+static_assert(sizeof(HaltReason) == sizeof(std::uint8_t), "reasons leave as uint8");
+
+using Floats = Array<float>;
+
+template <class T>
+const T* data(const Array<T>& array) {
+  return static_cast<const T*>(array.data());
+}
+
+/// An optional per-slot array: at least `rows` rows, `axes` axes.
+template <class T>
+const T* rows_or_null(const std::optional<Array<T>>& array, const char* name, const std::string& expected,
+                      std::size_t rows, py::ssize_t axes) {
+  if (!array) return nullptr;
+  require_array(*array, name, expected, std::vector<py::ssize_t>(static_cast<std::size_t>(axes), -1), true);
+  if (array->shape(0) < static_cast<py::ssize_t>(rows)) refuse(name, expected, *array);
+  return data(*array);
+}
+
+bool overlap(const Floats& a, const Floats& b) {
+  return data(a) < data(b) + b.size() && data(b) < data(a) + a.size();
+}
+
+LatentRows state_rows(Floats& z, const Floats& delta, Floats& best, std::size_t capacity, std::size_t live) {
+  const auto slots = static_cast<py::ssize_t>(capacity);
+  const std::string per_slot = "C-contiguous float32 [" + std::to_string(capacity) + " slots, ...]";
+  require_array(z, "z", per_slot, {slots}, false);
+  const std::vector<py::ssize_t> shape(z.shape(), z.shape() + z.ndim());
+  const std::string like_z = "C-contiguous float32 of the shape of z, " + describe(z);
+  std::vector<py::ssize_t> live_shape = shape;
+  live_shape[0] = -1;  // an engine answers for the live rows alone
+  const std::string live_like_z = like_z + ", or its first " + std::to_string(live) + " rows";
+  require_array(delta, "delta", live_like_z, live_shape, true);
+  if (delta.shape(0) < static_cast<py::ssize_t>(live)) refuse("delta", live_like_z, delta);
+  require_array(best, "best", like_z, shape, true);
+  if (z.size() == 0) refuse("z", per_slot + " with at least one element", z);
+  if (!z.writeable()) refuse("z", "a writeable array", z);
+  if (!best.writeable()) refuse("best", "a writeable array", best);
+  if (overlap(z, delta) || overlap(z, best) || overlap(delta, best)) {
+    throw ShapeError("z, delta, best: expected three separate arrays, got some that share memory");
+  }
+  return {static_cast<float*>(z.mutable_data()), data(delta), static_cast<float*>(best.mutable_data()),
+          static_cast<std::size_t>(z.size()) / capacity};
+}
+
+void require_tick(const TickInputs& tick) {
+  require_not_negative(tick.residual_weight, "residual_weight");
+  require_not_negative(tick.noise_sigma, "noise_sigma");
+  require_not_negative(tick.margin_ns, "margin_ns");
+  require_not_negative(tick.tick_us, "tick_us");
+  if (!(tick.lo <= tick.hi)) {
+    throw ConfigError("lo, hi: expected lo <= hi, got " + std::to_string(tick.lo) + ", " + std::to_string(tick.hi));
+  }
+  if (tick.energy_terms == nullptr && tick.residual_weight == 0.0) {
+    throw ConfigError("energy: expected energy_terms or a residual_weight > 0, got neither");
+  }
+}
+
+Array<std::uint8_t> step(SlotTable& slots, Floats z, const Floats& delta, Floats best, const Floats& step_size,
+                         float lo, float hi, const std::optional<Floats>& energy_terms, double residual_weight,
+                         float noise_sigma, std::uint64_t seed, const std::optional<Array<std::uint8_t>>& feasible,
+                         const std::optional<Array<double>>& gap, std::int64_t now_ns, std::int64_t margin_ns,
+                         double tick_us, std::optional<ThreadPool*> pool) {
+  const std::size_t live = slots.live();
+  const LatentRows rows = state_rows(z, delta, best, slots.capacity(), live);
+  require_array(step_size, "step_size", "C-contiguous float32 [" + std::to_string(slots.capacity()) + " slots]",
+                {static_cast<py::ssize_t>(slots.capacity())}, true);
+  const std::string at_least = " [>= " + std::to_string(live) + " live slots";
+  TickInputs tick{};
+  tick.step_size = data(step_size);
+  tick.energy_terms = rows_or_null(energy_terms, "energy_terms", "C-contiguous float32" + at_least + ", >= 1 terms]", live, 2);
+  tick.terms = energy_terms ? static_cast<std::size_t>(energy_terms->shape(1)) : 0;
+  if (energy_terms && tick.terms == 0) refuse("energy_terms", "at least one term per slot", *energy_terms);
+  tick.feasible = rows_or_null(feasible, "feasible", "C-contiguous uint8" + at_least + "]", live, 1);
+  tick.gap = rows_or_null(gap, "gap", "C-contiguous float64" + at_least + "]", live, 1);
+  tick.residual_weight = residual_weight;
+  tick.noise_sigma = noise_sigma;
+  tick.seed = seed;
+  tick.lo = lo;
+  tick.hi = hi;
+  tick.now_ns = now_ns;
+  tick.margin_ns = margin_ns;
+  tick.tick_us = tick_us;
+  require_tick(tick);
+
+  Array<std::uint8_t> reasons(py::dtype::of<std::uint8_t>(), live);
+  auto* out = static_cast<HaltReason*>(reasons.mutable_data());
+  const py::gil_scoped_release release;
+  latent_step(slots, rows, tick, pool.value_or(nullptr), out);
+  return reasons;
+}
+
+}  // namespace
+
+void bind_latent_step(py::module_& module) {
+  module.def("latent_step", &step, py::arg("slots"), py::arg("z"), py::arg("delta"), py::arg("best"), py::kw_only(),
+             py::arg("step_size"), py::arg("lo"), py::arg("hi"), py::arg("energy_terms") = py::none(),
+             py::arg("residual_weight") = 0.0, py::arg("noise_sigma") = 0.0F, py::arg("seed") = 0,
+             py::arg("feasible") = py::none(), py::arg("gap") = py::none(), py::arg("now_ns"),
+             py::arg("margin_ns") = 0, py::arg("tick_us") = 0.0, py::arg("pool") = py::none(),
+             R"(One step of every running run in `slots`, in one pass over memory and without the GIL.
+
+For each running slot:
+
+    z        <- clamp(z + step_size * delta + noise_sigma * n, lo, hi), n ~ N(0, 1)
+    residual  = ||z_new - z_old|| / max(||z_new||, 1e-12)
+    E         = mean(energy_terms) + residual_weight * mean((z_new - z_old)^2)
+
+then the run takes (E, residual) as its next state, is charged an equal share of tick_us, and its record is
+published. n is a function of (seed, run_id, step_idx of z_old, element): Philox4x32-10 and Box-Muller. A row of delta
+that is not finite makes E NaN, and the run ends as "diverged".
+
+The best state of a slot is z[slot] if its summary says best_is_current, otherwise best[slot].
+
+The bits of the result depend neither on the pool, nor on the slot, nor on the other slots.
+
+Args:
+    slots: The runs. Their capacity is the first axis of the arrays; only rows of running runs are touched.
+    z: float32 [capacity, ...], C-contiguous: the states, updated in place.
+    delta: float32 [>= live, ...], further axes those of z: the directions.
+    best: float32, shape of z: where states are saved that are the best and about to be overwritten by worse.
+    step_size: float32 [capacity].
+    lo: Lower bound of z.
+    hi: Upper bound of z, >= lo.
+    energy_terms: float32 [>= live, M], the energy of the new states as the mean over M terms; None: 0.
+    residual_weight: Weight of the mean square change in E, >= 0; > 0 when there are no energy_terms.
+    noise_sigma: Standard deviation of the noise, >= 0.
+    seed: Key of the noise.
+    feasible: uint8 [>= live]; None: all feasible.
+    gap: float64 [>= live], optimality gaps; None: all 0.
+    now_ns: Monotonic time of the new states.
+    margin_ns: Time that finishing an answer takes, >= 0.
+    tick_us: What this tick cost, microseconds, >= 0.
+    pool: Threads that help when there is enough to do; None: the calling thread alone.
+
+Returns:
+    uint8 [live], the halt reason code of each live slot (an index into HALT_REASONS; 0: running). Runs that had ended
+    before are left as they are.
+
+Raises:
+    ShapeError: An array has the wrong shape, dtype or layout, or two share memory.
+    ConfigError: A number is out of range, or there is nothing to make E of.)");
+}
+
+}  // namespace sage::bindings

@@ -1,0 +1,48 @@
+#include <pybind11/stl.h>
+
+#include <iterator>
+
+#include "bindings/arrays.h"
+#include "bindings/halt_names.h"
+#include "bindings/module.h"
+
+namespace py = pybind11;
+
+namespace sage::bindings {
+
+namespace {
+
+/// Only a type for the signature.
+class RecordDtype : public py::dtype {
+ public:
+  RecordDtype() : py::dtype(py::dtype::of<Record>()) {}
+};
+
+std::vector<std::optional<std::string>> halt_reasons() {
+  std::vector<std::optional<std::string>> names;
+  for (std::size_t code = 0; code < std::size(kHaltReasonNames); ++code) {
+    names.push_back(wire_name(static_cast<HaltReason>(code)));
+  }
+  return names;
+}
+
+}  // namespace
+
+}  // namespace sage::bindings
+
+template <>
+struct py::detail::handle_type_name<sage::bindings::RecordDtype> {
+  static constexpr auto name = const_name("numpy.dtype[numpy.void]");
+};
+
+namespace sage::bindings {
+
+void bind_record(py::module_& module) {
+  PYBIND11_NUMPY_DTYPE(Record, seq, run_id, time_ns, E, dE, E0, best_E, residual, monotonicity_ratio, dE_variance,
+                       spent_us, step_idx, branch, plugin, halt_reason, flags);
+  module.def(
+      "record_dtype", [] { return RecordDtype(); }, "The 64 bytes of a telemetry record as a NumPy dtype.");
+  module.def("halt_reasons", &halt_reasons, "Wire names by code; none for code 0, still running.");
+}
+
+}  // namespace sage::bindings

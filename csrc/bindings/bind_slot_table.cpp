@@ -1,0 +1,98 @@
+#include <pybind11/stl.h>
+
+#include "bindings/arrays.h"
+#include "bindings/halt_names.h"
+#include "bindings/module.h"
+#include "core/ring_memory.h"
+#include "core/slot_table.h"
+
+namespace py = pybind11;
+
+namespace sage::bindings {
+
+namespace {
+
+std::tuple<std::size_t, std::optional<std::string>> admit(SlotTable& slots, std::uint64_t run_id,
+                                                          const HaltPolicy& policy, double E0, std::int64_t now_ns,
+                                                          std::int64_t margin_ns, double charge_us, bool feasible,
+                                                          double gap, std::uint8_t branch) {
+  require_not_negative(margin_ns, "margin_ns");
+  require_not_negative(charge_us, "charge_us");
+  Observation first{E0};
+  first.feasible = feasible;
+  first.gap = gap;
+  first.now_ns = now_ns;
+  first.margin_ns = margin_ns;
+  first.charge_us = charge_us;
+  const std::size_t slot = slots.admit(run_id, policy, branch, first);
+  return {slot, wire_name(slots.run(slot).halt_reason())};
+}
+
+/// The fields of sage_edge.native.RunSummary, in its order.
+auto summary_fields(const SlotTable& slots, std::size_t slot) {
+  const Run& run = slots.run(slot);
+  return std::make_tuple(run.run_id(), run.step_idx(), run.E(), run.E0(), run.best_E(), run.best_step(),
+                         wire_name(run.halt_reason()), run.residual(), run.spent_us(),
+                         run.trust().monotonicity_ratio(), run.trust().dE_variance(),
+                         run.trust().convergence_rate(run.E0(), run.E()), run.best_is_current(), run.feasible());
+}
+
+}  // namespace
+
+void bind_slot_table(py::module_& module) {
+  py::class_<SlotTable>(module, "SlotTable", R"(The runs of one refiner; the live slots are always 0 .. live - 1.
+
+One thread at a time: the producer of the ring. A slot that is not live raises IndexError.
+
+Args:
+    capacity: Number of slots, at least 1.
+    ring: Where every state is published; kept alive by the table.
+    plugin: Small integer that names the plugin in the records.)")
+      .def(py::init([](std::size_t capacity, Ring& ring, std::uint8_t plugin) {
+             return std::make_unique<SlotTable>(capacity, ring.writer(), plugin);
+           }),
+           py::arg("capacity"), py::arg("ring"), py::arg("plugin") = 0, py::keep_alive<1, 3>())
+      .def_property_readonly("capacity", &SlotTable::capacity)
+      .def_property_readonly("live", &SlotTable::live)
+      .def("admit", &admit, py::arg("run_id"), py::arg("policy"), py::arg("E0"), py::kw_only(), py::arg("now_ns"),
+           py::arg("margin_ns") = 0, py::arg("charge_us") = 0.0, py::arg("feasible") = true, py::arg("gap") = 0.0,
+           py::arg("branch") = 0,
+           R"(Opens a run in slot `live` with its state 0, and publishes that state.
+
+Args:
+    run_id: Names the run in its records.
+    policy: When it stops.
+    E0: Energy of state 0.
+    now_ns: Monotonic time.
+    margin_ns: Time that finishing the answer takes, >= 0.
+    charge_us: Compute that led to state 0, microseconds, >= 0.
+    feasible: Whether state 0 is.
+    gap: Its optimality gap.
+    branch: Names the branch in the records.
+
+Returns:
+    The slot, and why the run has already ended, or None.
+
+Raises:
+    CapacityError: Every slot is live.
+    ConfigError: margin_ns or charge_us is negative.)")
+      .def(
+          "close",
+          [](SlotTable& slots, std::size_t slot, const std::string& reason, std::int64_t now_ns) {
+            slots.close(slot, parse_reason(reason), now_ns);
+          },
+          py::arg("slot"), py::arg("reason"), py::arg("now_ns"),
+          R"(Ends a run between two steps and publishes its closing record, with the same step_idx.
+
+Raises:
+    ConfigError: The run has ended already, or `reason` is none of HALT_REASONS.)")
+      .def("remove", &SlotTable::remove, py::arg("slot"),
+           R"(Frees a slot; the last live run moves into the hole.
+
+Returns:
+    Where the run that is in `slot` now came from; `slot` itself if it was the last.)")
+      .def("summary_fields", &summary_fields, py::arg("slot"),
+           "The run in a slot, as the fields of sage_edge.native.RunSummary.");
+}
+
+}  // namespace sage::bindings

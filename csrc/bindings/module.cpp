@@ -1,0 +1,12 @@
+#include "bindings/module.h"
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "The compiled core of sage_edge. Use it through sage_edge.native.";
+  sage::bindings::bind_errors();
+  sage::bindings::bind_record(module);
+  sage::bindings::bind_halting(module);
+  sage::bindings::bind_ring(module);
+  sage::bindings::bind_slot_table(module);
+  sage::bindings::bind_thread_pool(module);
+  sage::bindings::bind_latent_step(module);
+}

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace sage::bindings {
+
+void bind_errors();
+void bind_record(pybind11::module_& module);
+void bind_halting(pybind11::module_& module);
+void bind_ring(pybind11::module_& module);
+void bind_slot_table(pybind11::module_& module);
+void bind_thread_pool(pybind11::module_& module);
+void bind_latent_step(pybind11::module_& module);
+
+}  // namespace sage::bindings

@@ -1,0 +1,61 @@
+#include "core/slot_table.h"
+
+#include <stdexcept>
+#include <string>
+
+#include "core/errors.h"
+
+namespace sage {
+
+SlotTable::SlotTable(std::size_t capacity, RingWriter& ring, std::uint8_t plugin)
+    : runs_(capacity), ring_(ring), plugin_(plugin) {
+  if (capacity == 0) throw ConfigError("slot table capacity: expected at least 1, got 0");
+}
+
+std::size_t SlotTable::admit(std::uint64_t run_id, const HaltPolicy& policy, std::uint8_t branch,
+                             const Observation& first) {
+  if (live_ == runs_.size()) {
+    throw CapacityError("all " + std::to_string(runs_.size()) + " slots are live; remove an ended run first");
+  }
+  const std::size_t slot = live_++;
+  runs_[slot] = Run(run_id, policy, plugin_, branch);
+  observe(slot, first);
+  return slot;
+}
+
+HaltReason SlotTable::observe(std::size_t slot, const Observation& state) {
+  Run& run = live_run(slot);
+  const HaltReason reason = run.observe(state);
+  ring_.push(run.record(state.now_ns));
+  return reason;
+}
+
+void SlotTable::close(std::size_t slot, HaltReason reason, std::int64_t now_ns) {
+  Run& run = live_run(slot);
+  if (!run.running()) {
+    throw ConfigError("slot " + std::to_string(slot) + ": its run has ended already (" +
+                      kHaltReasonNames[static_cast<std::size_t>(run.halt_reason())] + "); remove it");
+  }
+  run.close(reason);
+  ring_.push(run.record(now_ns));
+}
+
+std::size_t SlotTable::remove(std::size_t slot) {
+  Run& hole = live_run(slot);
+  const std::size_t last = live_ - 1;
+  hole = runs_[last];
+  live_ = last;
+  return last;
+}
+
+const Run& SlotTable::run(std::size_t slot) const {
+  if (slot >= live_) {
+    throw std::out_of_range("slot " + std::to_string(slot) + ": expected one of the " + std::to_string(live_) +
+                            " live slots");
+  }
+  return runs_[slot];
+}
+
+Run& SlotTable::live_run(std::size_t slot) { return const_cast<Run&>(run(slot)); }
+
+}  // namespace sage

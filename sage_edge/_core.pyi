@@ -1,0 +1,299 @@
+"""
+The compiled core of sage_edge. Use it through sage_edge.native.
+"""
+from __future__ import annotations
+import collections.abc
+import numpy
+import numpy.typing
+import typing
+__all__: list[str] = ['HaltPolicy', 'Ring', 'RingReader', 'SlotTable', 'ThreadPool', 'halt_reason', 'halt_reasons', 'latent_step', 'record_dtype', 'trust_statistics']
+class HaltPolicy:
+    """
+    When a run stops. Immutable; energies are compared as E_norm = E / E_scale.
+    
+    Args:
+        eps: Range of E_norm that counts as converged, >= 0.
+        K: The range is taken over the last K + 1 states, 1 to 15.
+        max_steps: Steps, not states: 50 leaves 51 states.
+        E_scale: Energy units per unit of E_norm, finite and > 0.
+        divergence_factor: E_norm may rise by (factor - 1) * max(abs(E_norm_0), 1), >= 1.
+        target_E_norm: A feasible state at or below it halts with "confidence".
+        gap_tolerance: Gap at or below which a feasible state may halt with "feasible", >= 0.
+        halt_when_feasible: Whether it does.
+        budget_us: Compute that may be charged to the run, microseconds, >= 0.
+        deadline_ns: On the caller's monotonic clock, >= 0.
+    
+    Raises:
+        ConfigError: A value is out of its range; the message names it.
+    """
+    def __eq__(self, arg0: typing.Any) -> bool:
+        ...
+    def __hash__(self) -> int:
+        ...
+    def __init__(self, *, eps: typing.SupportsFloat | typing.SupportsIndex = 0.0001, K: typing.SupportsInt | typing.SupportsIndex = 3, max_steps: typing.SupportsInt | typing.SupportsIndex = 50, E_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, divergence_factor: typing.SupportsFloat | typing.SupportsIndex = 10.0, target_E_norm: typing.SupportsFloat | typing.SupportsIndex = ..., gap_tolerance: typing.SupportsFloat | typing.SupportsIndex = 0.0, halt_when_feasible: bool = False, budget_us: typing.SupportsFloat | typing.SupportsIndex = ..., deadline_ns: typing.SupportsInt | typing.SupportsIndex = 9223372036854775807) -> None:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def replace(self, **kwargs: typing.Any) -> HaltPolicy:
+        """
+        A copy with some fields changed, and checked again.
+        """
+    @property
+    def E_scale(self) -> float:
+        ...
+    @property
+    def K(self) -> int:
+        ...
+    @property
+    def budget_us(self) -> float:
+        ...
+    @property
+    def deadline_ns(self) -> int:
+        ...
+    @property
+    def divergence_factor(self) -> float:
+        ...
+    @property
+    def eps(self) -> float:
+        ...
+    @property
+    def gap_tolerance(self) -> float:
+        ...
+    @property
+    def halt_when_feasible(self) -> bool:
+        ...
+    @property
+    def max_steps(self) -> int:
+        ...
+    @property
+    def target_E_norm(self) -> float:
+        ...
+class Ring:
+    """
+    A mailbox in ordinary memory: the newest `capacity` records.
+    
+    One producer thread; any number of readers. The producer never waits, and overwrites the oldest record.
+    
+    Args:
+        capacity: Records it holds, a power of two.
+    
+    Raises:
+        ConfigError: The capacity is no power of two.
+    """
+    def __init__(self, capacity: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def push(self, record: numpy.typing.NDArray[numpy.void]) -> None:
+        """
+        Publishes one record (0-d, or of one element; copied); its `seq` is replaced by the ring's ticket.
+        
+        Raises:
+            ShapeError: It is not one record of RECORD_DTYPE.
+        """
+    def push_many(self, records: numpy.typing.NDArray[numpy.void]) -> None:
+        """
+        Publishes records [n] in order (copied), without the GIL.
+        
+        Raises:
+            ShapeError: It is not a contiguous vector of RECORD_DTYPE.
+        """
+    @property
+    def capacity(self) -> int:
+        ...
+    @property
+    def published(self) -> int:
+        """
+        Records pushed so far.
+        """
+class RingReader:
+    """
+    A reader of a ring with its own cursor, from the oldest record on. One thread at a time.
+    
+    Once it has caught up, records read + lost == published.
+    
+    Args:
+        ring: Kept alive by the reader.
+    """
+    def __init__(self, ring: Ring) -> None:
+        ...
+    def drain(self, max_records: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.void]:
+        """
+        Copies what is there, oldest first, without the GIL. Never waits.
+        
+        Args:
+            max_records: At most so many, and never more than the ring's capacity at once.
+        
+        Returns:
+            RECORD_DTYPE [n], a new array; `seq` is each record's ticket 0, 1, 2, ...
+        """
+    def wait(self, max_records: typing.SupportsInt | typing.SupportsIndex, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.void]:
+        """
+        `drain`, after waiting without the GIL until there is something.
+        
+        Args:
+            max_records: As for `drain`.
+            timeout_s: Longest wait, seconds.
+        
+        Returns:
+            As `drain`; empty after the timeout.
+        """
+    @property
+    def cursor(self) -> int:
+        """
+        Records read so far, plus those lost.
+        """
+    @property
+    def lost(self) -> int:
+        """
+        Records overwritten before they were read.
+        """
+class SlotTable:
+    """
+    The runs of one refiner; the live slots are always 0 .. live - 1.
+    
+    One thread at a time: the producer of the ring. A slot that is not live raises IndexError.
+    
+    Args:
+        capacity: Number of slots, at least 1.
+        ring: Where every state is published; kept alive by the table.
+        plugin: Small integer that names the plugin in the records.
+    """
+    def __init__(self, capacity: typing.SupportsInt | typing.SupportsIndex, ring: Ring, plugin: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+        ...
+    def admit(self, run_id: typing.SupportsInt | typing.SupportsIndex, policy: HaltPolicy, E0: typing.SupportsFloat | typing.SupportsIndex, *, now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, charge_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, feasible: bool = True, gap: typing.SupportsFloat | typing.SupportsIndex = 0.0, branch: typing.SupportsInt | typing.SupportsIndex = 0) -> tuple[int, str | None]:
+        """
+        Opens a run in slot `live` with its state 0, and publishes that state.
+        
+        Args:
+            run_id: Names the run in its records.
+            policy: When it stops.
+            E0: Energy of state 0.
+            now_ns: Monotonic time.
+            margin_ns: Time that finishing the answer takes, >= 0.
+            charge_us: Compute that led to state 0, microseconds, >= 0.
+            feasible: Whether state 0 is.
+            gap: Its optimality gap.
+            branch: Names the branch in the records.
+        
+        Returns:
+            The slot, and why the run has already ended, or None.
+        
+        Raises:
+            CapacityError: Every slot is live.
+            ConfigError: margin_ns or charge_us is negative.
+        """
+    def close(self, slot: typing.SupportsInt | typing.SupportsIndex, reason: str, now_ns: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Ends a run between two steps and publishes its closing record, with the same step_idx.
+        
+        Raises:
+            ConfigError: The run has ended already, or `reason` is none of HALT_REASONS.
+        """
+    def remove(self, slot: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        Frees a slot; the last live run moves into the hole.
+        
+        Returns:
+            Where the run that is in `slot` now came from; `slot` itself if it was the last.
+        """
+    def summary_fields(self, slot: typing.SupportsInt | typing.SupportsIndex) -> tuple[int, int, float, float, float, int, str | None, float, float, float, float, float, bool, bool]:
+        """
+        The run in a slot, as the fields of sage_edge.native.RunSummary.
+        """
+    @property
+    def capacity(self) -> int:
+        ...
+    @property
+    def live(self) -> int:
+        ...
+class ThreadPool:
+    """
+    Threads that stay, to share the work of latent_step.
+    
+    Args:
+        threads: 1 to 256, the calling thread included.
+    
+    Raises:
+        ConfigError: The number is out of range.
+    """
+    def __init__(self, threads: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def threads(self) -> int:
+        ...
+def halt_reason(history: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], policy: HaltPolicy, *, feasible: bool = True, gap: typing.SupportsFloat | typing.SupportsIndex = 0.0, spent_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, charge_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, now_ns: typing.SupportsInt | typing.SupportsIndex = 0, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0) -> str | None:
+    """
+    The halting rule over the energies E_0 .. E_n; IRP v1.0, section 4 of docs/IRP_PROTOCOL.md.
+    
+    Args:
+        history: Energies of all states so far, the current one last.
+        policy: When to stop.
+        feasible: Whether the current state is.
+        gap: Its optimality gap.
+        spent_us: Compute charged so far, microseconds.
+        charge_us: What the next step is expected to cost, microseconds.
+        now_ns: Monotonic time.
+        margin_ns: Time that finishing the answer takes, >= 0.
+    
+    Returns:
+        One of HALT_REASONS; None to go on.
+    
+    Raises:
+        ShapeError: The history is empty.
+    """
+def halt_reasons() -> list[str | None]:
+    """
+    Wire names by code; none for code 0, still running.
+    """
+def latent_step(slots: SlotTable, z: numpy.typing.NDArray[numpy.float32], delta: numpy.typing.NDArray[numpy.float32], best: numpy.typing.NDArray[numpy.float32], *, step_size: numpy.typing.NDArray[numpy.float32], lo: typing.SupportsFloat | typing.SupportsIndex, hi: typing.SupportsFloat | typing.SupportsIndex, energy_terms: numpy.typing.NDArray[numpy.float32] | None = None, residual_weight: typing.SupportsFloat | typing.SupportsIndex = 0.0, noise_sigma: typing.SupportsFloat | typing.SupportsIndex = 0.0, seed: typing.SupportsInt | typing.SupportsIndex = 0, feasible: numpy.typing.NDArray[numpy.uint8] | None = None, gap: numpy.typing.NDArray[numpy.float64] | None = None, now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, tick_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, pool: ThreadPool | None = None) -> numpy.typing.NDArray[numpy.uint8]:
+    """
+    One step of every running run in `slots`, in one pass over memory and without the GIL.
+    
+    For each running slot:
+    
+        z        <- clamp(z + step_size * delta + noise_sigma * n, lo, hi), n ~ N(0, 1)
+        residual  = ||z_new - z_old|| / max(||z_new||, 1e-12)
+        E         = mean(energy_terms) + residual_weight * mean((z_new - z_old)^2)
+    
+    then the run takes (E, residual) as its next state, is charged an equal share of tick_us, and its record is
+    published. n is a function of (seed, run_id, step_idx of z_old, element): Philox4x32-10 and Box-Muller. A row of delta
+    that is not finite makes E NaN, and the run ends as "diverged".
+    
+    The best state of a slot is z[slot] if its summary says best_is_current, otherwise best[slot].
+    
+    The bits of the result depend neither on the pool, nor on the slot, nor on the other slots.
+    
+    Args:
+        slots: The runs. Their capacity is the first axis of the arrays; only rows of running runs are touched.
+        z: float32 [capacity, ...], C-contiguous: the states, updated in place.
+        delta: float32, shape of z: the directions.
+        best: float32, shape of z: where states are saved that are the best and about to be overwritten by worse.
+        step_size: float32 [capacity].
+        lo: Lower bound of z.
+        hi: Upper bound of z, >= lo.
+        energy_terms: float32 [>= live, M], the energy of the new states as the mean over M terms; None: 0.
+        residual_weight: Weight of the mean square change in E, >= 0; > 0 when there are no energy_terms.
+        noise_sigma: Standard deviation of the noise, >= 0.
+        seed: Key of the noise.
+        feasible: uint8 [>= live]; None: all feasible.
+        gap: float64 [>= live], optimality gaps; None: all 0.
+        now_ns: Monotonic time of the new states.
+        margin_ns: Time that finishing an answer takes, >= 0.
+        tick_us: What this tick cost, microseconds, >= 0.
+        pool: Threads that help when there is enough to do; None: the calling thread alone.
+    
+    Returns:
+        uint8 [live], the halt reason code of each live slot (an index into HALT_REASONS; 0: running). Runs that had ended
+        before are left as they are.
+    
+    Raises:
+        ShapeError: An array has the wrong shape, dtype or layout, or two share memory.
+        ConfigError: A number is out of range, or there is nothing to make E of.
+    """
+def record_dtype() -> numpy.dtype[numpy.void]:
+    """
+    The 64 bytes of a telemetry record as a NumPy dtype.
+    """
+def trust_statistics(history: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> tuple[float, float, float, int]:
+    """
+    Trust statistics of the energies E_0 .. E_n; see sage_edge.native.trust_statistics.
+    """

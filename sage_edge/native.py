@@ -1,0 +1,132 @@
+"""The one door to the compiled core: rings, slots, the halting rule and the latent step.
+
+Everything here is a thin, typed name for something in ``sage_edge._core``; its documentation is there too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+try:
+    from sage_edge import _core
+except ModuleNotFoundError as exc:
+    if exc.name != "sage_edge._core":
+        raise
+    raise ModuleNotFoundError("sage_edge is not built here: run `make build`") from exc
+
+from sage_edge._core import (
+    HaltPolicy,
+    Ring,
+    RingReader,
+    ThreadPool,
+    halt_reason,
+    latent_step,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final
+
+    import numpy as np
+
+__all__ = [
+    "HALT_REASONS",
+    "RECORD_DTYPE",
+    "HaltPolicy",
+    "Ring",
+    "RingReader",
+    "RunSummary",
+    "SlotTable",
+    "ThreadPool",
+    "TrustStatistics",
+    "halt_reason",
+    "latent_step",
+    "trust_statistics",
+]
+
+RECORD_DTYPE: Final[np.dtype[np.void]] = _core.record_dtype()
+"""The 64 bytes of a telemetry record; the fields are those of ``Record`` in csrc/core/record.h."""
+
+HALT_REASONS: Final[tuple[str | None, ...]] = tuple(_core.halt_reasons())
+"""Wire names by halt reason code; None for code 0, still running."""
+
+
+class TrustStatistics(NamedTuple):
+    """Trust statistics of one run; IRP v1.0, section 5 of docs/IRP_PROTOCOL.md.
+
+    Attributes:
+        monotonicity_ratio: Share of the steps that lowered the energy; 0 while n is 0.
+        dE_variance: Population variance of the energy changes; 0 while n is 0.
+        convergence_rate: (E_0 - E_n) / n; NaN while n is 0.
+        n: Finite energy changes seen.
+    """
+
+    monotonicity_ratio: float
+    dE_variance: float
+    convergence_rate: float
+    n: int
+
+
+class RunSummary(NamedTuple):
+    """A run as its slot knows it.
+
+    Attributes:
+        run_id: The run.
+        step_idx: Steps taken.
+        E: Energy of the current state.
+        E0: Energy of state 0.
+        best_E: Energy of the best state; infinite when no energy was finite, and state 0 then stands in.
+        best_step: Its step: the lowest-energy feasible state, or the lowest-energy one if none is feasible.
+        halt_reason: Why the run ended; None while it runs.
+        residual: Relative size of the last step; NaN at step 0.
+        spent_us: Compute charged, microseconds.
+        monotonicity_ratio: See TrustStatistics.
+        dE_variance: See TrustStatistics.
+        convergence_rate: See TrustStatistics.
+        best_is_current: Whether the best state is in ``z`` of its slot; otherwise it is in ``best``.
+        feasible: Whether the current state is.
+    """
+
+    run_id: int
+    step_idx: int
+    E: float
+    E0: float
+    best_E: float
+    best_step: int
+    halt_reason: str | None
+    residual: float
+    spent_us: float
+    monotonicity_ratio: float
+    dE_variance: float
+    convergence_rate: float
+    best_is_current: bool
+    feasible: bool
+
+
+class SlotTable(_core.SlotTable):
+    """The runs of one refiner; the live slots are always 0 .. live - 1.
+
+    One thread at a time: the producer of the ring. A slot that is not live raises IndexError.
+
+    Args:
+        capacity: Number of slots, at least 1.
+        ring: Where every state is published; kept alive by the table.
+        plugin: Small integer that names the plugin in the records.
+    """
+
+    def summary(self, slot: int) -> RunSummary:
+        """The run in a live slot.
+
+        Raises:
+            IndexError: The slot is not live.
+        """
+        return RunSummary(*self.summary_fields(slot))
+
+
+def trust_statistics(history: Sequence[float]) -> TrustStatistics:
+    """Trust statistics over the energies E_0 .. E_n; a change that is not finite is not counted.
+
+    Raises:
+        ShapeError: The history is empty.
+    """
+    return TrustStatistics(*_core.trust_statistics(history))
