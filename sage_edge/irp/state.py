@@ -1,0 +1,50 @@
+"""What is refined, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class IRPState:
+    """One state of a refinement.
+
+    Attributes:
+        x: What is refined: a latent, a span mask, a trajectory; the plugin's own type. Never changed
+            in place: a step returns a new state.
+        step_idx: Steps taken so far; 0 is the initial state.
+        meta: What the plugin carries along with it, such as the encoder's features.
+    """
+
+    x: Any
+    step_idx: int = 0
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Invariants(NamedTuple):
+    """The machine-readable names of a plugin's invariants, as the telemetry records them."""
+
+    state_space: str
+    noise_model: str
+    energy_fn: str
+    energy_units: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The decoded answer of one request.
+
+    Attributes:
+        array: The answer itself; for a mask uint8 [H, W] of class numbers.
+        classes: Names of the class numbers; empty when the answer is no mask.
+        palette: One (red, green, blue) for each class; empty when the answer is no mask.
+    """
+
+    array: NDArray[np.generic]
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()

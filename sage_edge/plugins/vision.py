@@ -1,0 +1,180 @@
+"""The vision plugin: semantic segmentation by glance and refine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sage_edge.config import Settings
+from sage_edge.errors import ShapeError
+from sage_edge.irp import Answer, Invariants, IRPPlugin, IRPState
+from sage_edge.plugins.vision_model import VisionModel, find_model, load_model
+from sage_edge.runtime.program import Encoded, Float32
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedFrame:
+    """A frame at the network's input size, with the size that it came in.
+
+    Attributes:
+        tensor: float32 [3, height, width], RGB in [0, 1].
+        height_px, width_px: The size of the frame, which is the size of the answer.
+    """
+
+    tensor: Float32
+    height_px: int
+    width_px: int
+
+
+class VisionPlugin(IRPPlugin):
+    """Label every pixel of an image; refine where it pays.
+
+    State space: a latent float32 [C, h, w] on a coarse grid of the frame, first guessed from a glance
+    at reduced resolution. A step looks at the frame's tiles with the largest predicted gain at full
+    resolution and replaces their part of the latent.
+    Noise model: Gaussian noise in the latent, of the standard deviation that the model was trained with.
+    Energy: the predicted pixel error rate, learned; the mean over the tiles of the frame.
+    Coherence contribution: a fall of this energy, over E_scale, times the plugin's trust weight.
+    """
+
+    name = "vision"
+    invariants = Invariants(
+        state_space="image-latent",
+        noise_model="gaussian-latent",
+        energy_fn="predicted-pixel-error",
+        energy_units="predicted pixel error rate",
+    )
+
+    def __init__(self, model: VisionModel) -> None:
+        self.model = model
+        self.version = model.version  # type: ignore[misc] # each model has its own
+        self.halting = model.halting
+        self.backend = model.step.backend
+        self.state_shape = model.state_shape
+        self.context_shapes: Mapping[str, tuple[int, ...]] = model.context_shapes
+        self.lo, self.hi, self.step_size = model.lo, model.hi, model.step_size
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> VisionPlugin:
+        """The plugin with the model that the settings name."""
+        folder = find_model(settings.vision_model)
+        return cls(load_model(folder, precision=settings.precision, threads=settings.thread_count))
+
+    @property
+    def model_sha256(self) -> str:
+        """Digest of the step graph, as the telemetry records it."""
+        return self.model.sha256
+
+    def trust(self, E_norm: float) -> float:
+        """Expected mean IoU of an answer with this energy, from the model's calibration."""
+        return self.model.trust(E_norm)
+
+    def E_norm_for(self, quality: float) -> float:
+        """The energy at which an answer is expected to reach this quality; -inf if none is."""
+        return self.model.trust.E_norm_for(quality)
+
+    def prepare(self, frame: NDArray[np.generic]) -> PreparedFrame:
+        """Check a frame and scale it to the network's input.
+
+        Args:
+            frame: uint8 in [0, 255] or float in [0, 1]; [H, W, 3] RGB or [H, W] grey.
+
+        Raises:
+            ShapeError: Another shape or dtype, an empty frame, values that are not finite or out of range.
+        """
+        if frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] != 3) or 0 in frame.shape:
+            raise ShapeError(f"frame: expected [H, W, 3] or [H, W], got {list(frame.shape)}")
+        pixels = _as_uint8(frame)
+        image = Image.fromarray(pixels).convert("RGB")
+        size = (self.model.width, self.model.height)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        tensor = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
+        return PreparedFrame(np.ascontiguousarray(tensor), frame.shape[0], frame.shape[1])
+
+    # The slot program: arrays with a batch axis in, arrays out.
+
+    def example(self) -> PreparedFrame:
+        """A black frame."""
+        return self.prepare(np.zeros((self.model.height, self.model.width, 3), np.uint8))
+
+    def encode(self, inputs: Sequence[PreparedFrame]) -> Encoded:
+        """The glance: first latents, context and energies of n frames."""
+        out = self.model.encoder.run({"frame": np.stack([frame.tensor for frame in inputs])})
+        return Encoded(out["z"], {name: out[name] for name in self.context_shapes}, out["energy"])
+
+    def advance(
+        self, z: Float32, context: Mapping[str, Float32], step_size: Float32
+    ) -> tuple[Float32, Float32]:
+        """Refine the most promising tiles of n latents: direction and successor's energy terms."""
+        out = self.model.step.run({"z": z, **context, "step_size": step_size})
+        return out["delta"], out["energy"]
+
+    def decode(
+        self,
+        z: Float32,
+        context: Mapping[str, Float32],
+        inputs: Sequence[PreparedFrame],
+    ) -> list[Answer]:
+        """Masks of n latents, each at its frame's own size."""
+        logits = self.model.decoder.run({"z": z})["logits"]
+        masks = logits.argmax(axis=1).astype(np.uint8)
+        return [
+            Answer(_resize_mask(mask, frame), self.model.classes, self.model.palette)
+            for mask, frame in zip(masks, inputs, strict=True)
+        ]
+
+    # The IRP contract: one state at a time.
+
+    def init_state(self, x0: PreparedFrame, task_ctx: Any = None) -> IRPState:
+        """The glance at one prepared frame."""
+        encoded = self.encode([x0])
+        return IRPState(encoded.z[0], 0, {name: array[0] for name, array in encoded.context.items()})
+
+    def energy(self, state: IRPState) -> float:
+        """Predicted pixel error rate of one latent."""
+        out = self.model.energy.run({"z": state.x[None], **self._context(state)})
+        return float(out["energy"].mean(dtype=np.float64))
+
+    def step(self, state: IRPState, noise_schedule: float) -> IRPState:
+        """Refine the most promising tiles of one latent."""
+        size = np.full(1, self.step_size, np.float32)
+        delta, _ = self.advance(state.x[None], self._context(state), size)
+        moved = state.x + np.float32(self.step_size) * delta[0]
+        return IRPState(moved, state.step_idx + 1, state.meta)
+
+    def project(self, state: IRPState) -> IRPState:
+        """Clamp the latent to its bounds."""
+        clamped = np.clip(state.x, np.float32(self.lo), np.float32(self.hi))
+        return IRPState(clamped, state.step_idx, state.meta)
+
+    def _context(self, state: IRPState) -> dict[str, Float32]:
+        return {name: state.meta[name][None] for name in self.context_shapes}
+
+
+def _as_uint8(frame: NDArray[np.generic]) -> NDArray[np.uint8]:
+    if frame.dtype == np.uint8:
+        return np.ascontiguousarray(frame)
+    if not np.issubdtype(frame.dtype, np.floating):
+        raise ShapeError(f"frame: expected uint8 or float, got {frame.dtype}")
+    values = frame.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ShapeError("frame: expected finite values, got NaN or infinity")
+    if values.min() < 0 or values.max() > 1:
+        raise ShapeError(
+            f"frame: expected float values in [0, 1], got {values.min():g} to {values.max():g}; "
+            "send uint8 for [0, 255]"
+        )
+    return np.rint(values * 255).astype(np.uint8)
+
+
+def _resize_mask(mask: NDArray[np.uint8], frame: PreparedFrame) -> NDArray[np.uint8]:
+    size = (frame.width_px, frame.height_px)
+    if mask.shape == size[::-1]:
+        return mask
+    return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))

@@ -1,0 +1,151 @@
+"""A vision model folder: its manifest, checked, and its engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sage_edge import native
+from sage_edge.config import shared_file
+from sage_edge.errors import ConfigError, EngineError
+from sage_edge.runtime import OnnxEngine
+
+GRAPHS = ("encoder", "step", "energy", "decoder")
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrustTable:
+    """The calibrated map from an answer's E_norm to its expected quality.
+
+    Piecewise linear between knots and flat outside them; E_norm ascends and quality never rises.
+    It was fitted on labelled frames that the net was not trained on (the model card says which).
+    """
+
+    E_norm: tuple[float, ...]
+    quality: tuple[float, ...]
+
+    def __call__(self, E_norm: float) -> float:
+        """Expected quality in [0, 1] of an answer with this E_norm; 0 for one that is not finite."""
+        return float(np.interp(E_norm, self.E_norm, self.quality)) if np.isfinite(E_norm) else 0.0
+
+    def E_norm_for(self, quality: float) -> float:
+        """The largest E_norm whose expected quality reaches ``quality``; -inf when none does."""
+        good = [i for i, knot in enumerate(self.quality) if knot >= quality]
+        if not good:
+            return -np.inf
+        last = good[-1]
+        if last == len(self.quality) - 1:
+            return float(np.inf)
+        q0, q1 = self.quality[last], self.quality[last + 1]
+        e0, e1 = self.E_norm[last], self.E_norm[last + 1]
+        return e0 + (e1 - e0) * (q0 - quality) / (q0 - q1)
+
+
+@dataclass(frozen=True, slots=True)
+class VisionModel:
+    """A trained refiner of images: what its manifest declares, and its four engines."""
+
+    name: str
+    version: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    height: int
+    width: int
+    state_shape: tuple[int, ...]
+    context_shapes: dict[str, tuple[int, ...]]
+    lo: float
+    hi: float
+    step_size: float
+    noise_sigma: float
+    energy_units: str
+    halting: native.HaltPolicy
+    trust: TrustTable
+    macs: dict[str, int]
+    sha256: str
+    encoder: OnnxEngine
+    step: OnnxEngine
+    energy: OnnxEngine
+    decoder: OnnxEngine
+
+
+def find_model(name: str) -> Path:
+    """The folder of a model: one that ships, by name, or any folder by its path.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
+    shipped = shared_file("engines/vision/models")
+    folder = shipped / name if (shipped / name).is_dir() else Path(name)
+    if not (folder / "manifest.json").is_file():
+        names = sorted(path.parent.name for path in shipped.glob("*/manifest.json"))
+        raise ConfigError(
+            f"vision_model: expected one of {names} or a folder with a manifest.json, got {name!r}"
+        )
+    return folder
+
+
+def load_model(folder: Path, *, precision: str, threads: int) -> VisionModel:
+    """Read a model folder and load its engines.
+
+    Args:
+        folder: Holds ``manifest.json`` and ``<graph>.<precision>.onnx`` for each of GRAPHS.
+        precision: "fp32" or "fp16".
+        threads: Threads for one operator.
+
+    Raises:
+        EngineError: The manifest is broken, a file is missing or differs from its digest, or a
+            graph's inputs and outputs are not those of the contract.
+    """
+    manifest_path = folder / "manifest.json"
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise EngineError(f"{manifest_path}: expected format {FORMAT}, got {manifest['format']}")
+        files = {graph: f"{graph}.{precision}.onnx" for graph in GRAPHS}
+        engines = {
+            graph: OnnxEngine(folder / file, threads=threads, sha256=manifest["files"][file])
+            for graph, file in files.items()
+        }
+        return _assemble(manifest, engines, sha256=manifest["files"][files["step"]])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
+        raise EngineError(f"{manifest_path}: not a usable manifest: {type(exc).__name__}: {exc}") from exc
+
+
+def _assemble(manifest: dict[str, Any], engines: dict[str, OnnxEngine], sha256: str) -> VisionModel:
+    context: Sequence[str] = manifest["context"]
+    engines["encoder"].require(["frame"], ["z", "energy", *context])
+    engines["step"].require(["z", "step_size", *context], ["delta", "energy"])
+    engines["energy"].require(["z", *context], ["energy"])
+    engines["decoder"].require(["z"], ["logits"])
+    state, halting, trust = manifest["state"], manifest["halting"], manifest["trust"]
+    return VisionModel(
+        name=manifest["name"],
+        version=manifest["version"],
+        classes=tuple(manifest["classes"]),
+        palette=tuple((r, g, b) for r, g, b in manifest["palette"]),
+        height=int(manifest["input"]["height"]),
+        width=int(manifest["input"]["width"]),
+        state_shape=tuple(int(n) for n in state["shape"]),
+        context_shapes={name: tuple(int(n) for n in engines["step"].inputs[name][1:]) for name in context},
+        lo=float(state["lo"]),
+        hi=float(state["hi"]),
+        step_size=float(state["step_size"]),
+        noise_sigma=float(state["noise_sigma"]),
+        energy_units=manifest["energy_units"],
+        halting=native.HaltPolicy(
+            eps=float(halting["eps"]),
+            K=int(halting["K"]),
+            max_steps=int(halting["max_steps"]),
+            E_scale=float(manifest["E_scale"]),
+        ),
+        trust=TrustTable(tuple(trust["E_norm"]), tuple(trust["quality"])),
+        macs={graph: int(manifest["macs"][graph]) for graph in GRAPHS},
+        sha256=sha256,
+        **engines,
+    )

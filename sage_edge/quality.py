@@ -1,0 +1,64 @@
+"""How good a segmentation is, held against labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sage_edge.errors import ParameterError, ShapeError
+
+
+def confusion(
+    labels: NDArray[np.integer], predictions: NDArray[np.integer], classes: int, void: int | None = None
+) -> NDArray[np.int64]:
+    """Count the pixels of every (true class, predicted class).
+
+    Args:
+        labels: Integers of any shape, in [0, classes) or ``void``.
+        predictions: Integers of the same shape, in [0, classes).
+        classes: How many classes there are.
+        void: The label of pixels that do not count.
+
+    Returns:
+        int64 [classes, classes], rows are true classes.
+
+    Raises:
+        ShapeError: the shapes differ.
+        ParameterError: a counted label or prediction is no class.
+    """
+    if labels.shape != predictions.shape:
+        raise ShapeError(f"predictions: expected {list(labels.shape)}, got {list(predictions.shape)}")
+    counts = np.ones(labels.shape, bool) if void is None else labels != void
+    true, predicted = labels[counts].astype(np.int64), predictions[counts].astype(np.int64)
+    for name, values in (("labels", true), ("predictions", predicted)):
+        if values.size and not 0 <= values.min() <= values.max() < classes:
+            got = f"{values.min()}..{values.max()}"
+            raise ParameterError(f"{name}: expected classes in 0..{classes - 1}, got {got}")
+    return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def iou_per_class(confusion: ArrayLike) -> NDArray[np.float64]:
+    """Divide intersection by union for every class.
+
+    Args:
+        confusion: [..., classes, classes], rows are true classes; leading axes are kept.
+
+    Returns:
+        float64 [..., classes] in [0, 1]; NaN where a class is neither there nor predicted.
+    """
+    counts = np.asarray(confusion, np.float64)
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    union = counts.sum(axis=-1) + counts.sum(axis=-2) - hits
+    ious: NDArray[np.float64] = np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+    return ious
+
+
+def mean_iou(confusion: ArrayLike) -> float:
+    """Average the IoU over the classes that are there or predicted; NaN when nothing was counted.
+
+    Args:
+        confusion: [classes, classes], rows are true classes.
+    """
+    ious = iou_per_class(confusion)
+    present = ious[~np.isnan(ious)]
+    return float(present.mean()) if present.size else float("nan")

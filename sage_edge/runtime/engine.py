@@ -1,0 +1,73 @@
+"""Loaded networks. On a CPU an engine is an ONNX Runtime session."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from sage_edge.errors import EngineError
+
+Tensors = Mapping[str, NDArray[np.float32]]
+
+
+class OnnxEngine:
+    """One ONNX graph on the CPU, with named inputs and outputs and a dynamic batch axis.
+
+    Threads: ``run`` may be called from several threads; each call is independent.
+    """
+
+    backend = "onnxruntime-cpu"
+
+    def __init__(self, path: Path, *, threads: int, sha256: str | None = None) -> None:
+        """Load and check a file.
+
+        Args:
+            path: The ONNX file.
+            threads: Threads for one operator.
+            sha256: The digest that the file must have, as hex; None accepts any.
+
+        Raises:
+            EngineError: The file is missing, broken, or not the one that the digest names.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as exc:
+            raise EngineError(f"{path}: engine file cannot be read: {exc.strerror}") from exc
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 is not None and self.sha256 != sha256:
+            raise EngineError(
+                f"{path}: expected sha256 {sha256[:12]}…, got {self.sha256[:12]}…; restore the file"
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # A spinning pool would take the cores that decode the next frame.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as exc:  # onnxruntime raises a class of its own for each status
+            raise EngineError(f"{path}: not a usable ONNX file: {str(exc).splitlines()[0]}") from exc
+        self.inputs = {node.name: tuple(node.shape) for node in self._session.get_inputs()}
+        self.outputs = [node.name for node in self._session.get_outputs()]
+
+    def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Check the names of the graph's ends.
+
+        Raises:
+            EngineError: A name is missing or unexpected.
+        """
+        if set(self.inputs) != set(inputs) or not set(outputs) <= set(self.outputs):
+            raise EngineError(
+                f"engine: expected inputs {sorted(inputs)} and outputs {sorted(outputs)}, "
+                f"got {sorted(self.inputs)} and {sorted(self.outputs)}"
+            )
+
+    def run(self, tensors: Tensors) -> dict[str, NDArray[np.float32]]:
+        """Run the graph on float32 arrays that share their first axis; returns new arrays by name."""
+        return dict(zip(self.outputs, self._session.run(self.outputs, dict(tensors)), strict=True))

@@ -1,0 +1,45 @@
+"""What all tests share: the data folder, and models and plugins that are loaded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--data", type=Path, default=None, help="folder of labelled data sets (nuclei_dsb2018/ …)"
+    )
+
+
+@pytest.fixture(scope="session")
+def data_folder(request):
+    """The labelled data sets, which do not ship."""
+    folder = request.config.getoption("--data")
+    if folder is None or not folder.is_dir():
+        pytest.skip("needs the labelled data sets: pass --data DIR")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vision():
+    """The vision plugin with the model that ships, on one thread."""
+    from sage_edge import Settings
+    from sage_edge.plugins.vision import VisionPlugin
+
+    return VisionPlugin.from_settings(Settings(threads=1))
+
+
+@pytest.fixture(scope="session")
+def nuclei_bytes():
+    """A real frame as a WebP file's bytes."""
+    return (Path(__file__).parents[1] / "demos" / "frames" / "nuclei.webp").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def nuclei_frame(nuclei_bytes):
+    """The same, decoded: uint8 [256, 256, 3]."""
+    from sage_edge.frames import decode_image
+
+    return decode_image(nuclei_bytes, 1 << 20)
