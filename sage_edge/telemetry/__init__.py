@@ -1,0 +1,33 @@
+"""Telemetry: from the mailbox to the auditor."""
+
+from sage_edge.telemetry.drain import Drain, Reader, to_line
+from sage_edge.telemetry.files import ValidationReport, tail, validate_file
+from sage_edge.telemetry.hub import Hub
+from sage_edge.telemetry.journal import FILE_NAME, Journal
+from sage_edge.telemetry.metrics import CONTENT_TYPE, Metrics
+from sage_edge.telemetry.pipeline import Telemetry
+from sage_edge.telemetry.records import RawRecord, Record, complete
+from sage_edge.telemetry.runs import RunDirectory, RunInfo
+from sage_edge.telemetry.schema import TelemetryValidator, load_schema
+
+__all__ = [
+    "CONTENT_TYPE",
+    "FILE_NAME",
+    "Drain",
+    "Hub",
+    "Journal",
+    "Metrics",
+    "RawRecord",
+    "Reader",
+    "Record",
+    "RunDirectory",
+    "RunInfo",
+    "Telemetry",
+    "TelemetryValidator",
+    "ValidationReport",
+    "complete",
+    "load_schema",
+    "tail",
+    "to_line",
+    "validate_file",
+]

@@ -1,0 +1,74 @@
+"""The telemetry room, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sage_edge.clock import Clock
+from sage_edge.config import Settings
+from sage_edge.telemetry.drain import Drain, Reader
+from sage_edge.telemetry.hub import Hub
+from sage_edge.telemetry.journal import Journal
+from sage_edge.telemetry.metrics import Metrics
+from sage_edge.telemetry.runs import RunDirectory
+from sage_edge.telemetry.schema import TelemetryValidator, load_schema
+
+
+class Telemetry:
+    """From the mailboxes to the journal, the hub and the metrics.
+
+    Attributes:
+        directory: Where runs are opened before their first record.
+        hub: The newest records, and subscriptions to those to come.
+        metrics: The service's numbers.
+        validator: The check that every record passes, with its schema.
+    """
+
+    def __init__(self, readers: Sequence[Reader], *, settings: Settings, clock: Clock) -> None:
+        """Put the parts together; nothing runs before ``start``.
+
+        Raises:
+            ConfigError: The schema cannot be read, or the journal's file holds something else.
+        """
+        self.directory = RunDirectory()
+        self.hub = Hub(settings.telemetry_memory)
+        self.metrics = Metrics()
+        self.validator = TelemetryValidator(load_schema())
+        self._journal = _open_journal(settings, clock)
+        self._drain = Drain(
+            readers,
+            directory=self.directory,
+            validator=self.validator,
+            journal=self._journal,
+            hub=self.hub,
+            metrics=self.metrics,
+            clock=clock,
+        )
+
+    def status(self) -> dict[str, int]:
+        """Records published and lost so far, as JSON."""
+        return self.metrics.record_counts()
+
+    def start(self) -> None:
+        """Begin to drain."""
+        self._drain.start()
+
+    def close(self) -> None:
+        """Write out what is left and end all subscriptions. The loops must have ended before."""
+        self._drain.stop()
+        if self._journal:
+            self._journal.close()
+        self.hub.close()
+
+
+def _open_journal(settings: Settings, clock: Clock) -> Journal | None:
+    """None where the settings keep telemetry in memory only."""
+    if not settings.telemetry_dir:
+        return None
+    return Journal(
+        Path(settings.telemetry_dir),
+        max_bytes=settings.telemetry_max_bytes,
+        backups=settings.telemetry_backups,
+        clock=clock,
+    )

@@ -1,0 +1,137 @@
+"""From 64 bytes in the mailbox to one telemetry record (IRP v1.0, section 9 of docs/IRP_PROTOCOL.md)."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any, NamedTuple, TypeAlias
+
+from sage_edge.native import HALT_REASONS
+from sage_edge.telemetry.runs import RunInfo
+
+SCHEMA_VERSION = "1.0"
+
+#: One line of telemetry: what schemas/telemetry.schema.json describes.
+Record: TypeAlias = dict[str, Any]
+
+_FEASIBLE, _CLOSING = 1, 2
+
+
+class RawRecord(NamedTuple):
+    """A record as the loop wrote it; the fields of ``native.RECORD_DTYPE``, in its order."""
+
+    seq: int
+    run_id: int
+    time_ns: int
+    E: float
+    dE: float
+    E0: float
+    best_E: float
+    residual: float
+    monotonicity_ratio: float
+    dE_variance: float
+    spent_us: float
+    step_idx: int
+    branch: int
+    plugin: int
+    halt_reason: int
+    flags: int
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is the last record of its run."""
+        return self.halt_reason != 0
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it ends a run between two steps and repeats the last state."""
+        return bool(self.flags & _CLOSING)
+
+
+def complete(raw: RawRecord, info: RunInfo, *, seq: int, unix_offset_ns: int) -> Record:
+    """Join what the loop wrote with what is known of the run.
+
+    Args:
+        raw: From the mailbox.
+        info: The run that ``raw.run_id`` names.
+        seq: The record's place among all records of the service.
+        unix_offset_ns: Unix time minus monotonic time, in nanoseconds.
+
+    Returns:
+        A record of schema version 1.0: finite numbers only, None where undefined.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "entity_id": info.entity_id,
+        "role": info.role,
+        "run_id": raw.run_id,
+        "request_id": info.request_id,
+        "seq": seq,
+        "ts_unix_ns": raw.time_ns + unix_offset_ns,
+        "ts_mono_ns": raw.time_ns,
+        "plugin": info.plugin,
+        "plugin_version": info.plugin_version,
+        "model_sha256": info.model_sha256,
+        "backend": info.backend,
+        "device": info.device,
+        "branch_id": raw.branch,
+        "state_space": info.state_space,
+        "noise_model": info.noise_model,
+        "energy_fn": info.energy_fn,
+        "energy_units": info.energy_units,
+        "E_scale": info.E_scale,
+        "eps": info.eps,
+        "step_idx": raw.step_idx,
+        "steps": raw.step_idx if raw.is_final else None,
+        "E": _finite(raw.E),
+        "E_norm": _finite(raw.E / info.E_scale),
+        "dE": _finite(raw.dE),
+        "E0": _finite(raw.E0),
+        "best_E": _finite(raw.best_E),
+        "residual": _finite(raw.residual),
+        "feasible": bool(raw.flags & _FEASIBLE),
+        "closing": raw.is_closing,
+        "halt_reason": HALT_REASONS[raw.halt_reason],
+        "trust": _trust(raw, info),
+        "budget": _budget(raw, info),
+    }
+
+
+def _trust(raw: RawRecord, info: RunInfo) -> Record:
+    n_dE = raw.step_idx if isfinite(raw.dE) else max(raw.step_idx - 1, 0)  # the core counts finite changes
+    return {
+        "monotonicity_ratio": raw.monotonicity_ratio,
+        "dE_variance": raw.dE_variance,
+        "convergence_rate": _finite((raw.E0 - raw.E) / n_dE) if n_dE else None,
+        "contribution_to_H": None,
+        "n_dE": n_dE,
+        "expected_quality": _expected_quality(raw.best_E / info.E_scale, info),
+    }
+
+
+def _expected_quality(best_E_norm: float, info: RunInfo) -> float | None:
+    return info.trust(best_E_norm) if info.trust and isfinite(best_E_norm) else None
+
+
+def _budget(raw: RawRecord, info: RunInfo) -> Record:
+    time_ms = (raw.time_ns - info.start_ns) / 1e6
+    spent_micro_atp = round(info.power_w * raw.spent_us * 1e3)  # watts x microseconds x 1000 = nanojoules
+    return {
+        "ATP_unit": "mJ",
+        "ATP_allocated": info.ATP_allocated,
+        "ATP_spent": spent_micro_atp / 1e6,
+        "ATP_remaining": _remaining_atp(info.ATP_allocated, spent_micro_atp),
+        "price_source": info.price_source,
+        "power_w": info.power_w,
+        "time_ms": time_ms,
+        "deadline_remaining_ms": None if info.deadline_ms is None else info.deadline_ms - time_ms,
+        "steps_remaining": info.max_steps - raw.step_idx,
+    }
+
+
+def _remaining_atp(allocated: float | None, spent_micro_atp: int) -> float | None:
+    """Exact to the micro-ATP; below zero when the last step cost more than was foreseen."""
+    return None if allocated is None else (round(allocated * 1e6) - spent_micro_atp) / 1e6
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None

@@ -1,0 +1,51 @@
+"""docs/TELEMETRY.md against what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import sage_edge.telemetry
+from sage_edge.native import HALT_REASONS
+from sage_edge.telemetry import Metrics, load_schema
+from sage_edge.telemetry.metrics import LOSS_STAGES
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "TELEMETRY.md").read_text(encoding="utf-8")
+NAMED = set(re.findall(r"`([^`\n]+)`", PAGE))
+RECORD = load_schema()["$defs"]["sage_edge_record"]["properties"]
+FIELDS = [*RECORD, *RECORD["trust"]["properties"], *RECORD["budget"]["properties"]]
+
+
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in ("trust", "budget")])
+def test_every_field_is_on_the_page(field):
+    assert field in NAMED
+
+
+@pytest.mark.parametrize("reason", [reason for reason in HALT_REASONS if reason])
+def test_every_halt_reason_is_on_the_page(reason):
+    assert reason in NAMED
+
+
+@pytest.mark.parametrize("stage", LOSS_STAGES)
+def test_every_stage_of_loss_is_on_the_page(stage):
+    assert stage in NAMED
+
+
+def test_the_page_lists_exactly_the_metrics_that_there_are():
+    exposed = re.findall(r"^# TYPE (\S+)", Metrics().exposition().decode(), re.MULTILINE)
+    assert sorted(re.findall(r"^\| `(sage_\w+)`", PAGE, re.MULTILINE)) == sorted(exposed)
+
+
+def test_the_page_lists_exactly_the_events_that_are_logged():
+    room = Path(sage_edge.telemetry.__file__).parent
+    code = "".join(path.read_text(encoding="utf-8") for path in room.glob("*.py"))
+    logged = set(re.findall(r"log\.\w+\(\s*\"(telemetry_\w+)", code))
+    assert set(re.findall(r"`(telemetry_(?:journal_|torn|record_|subscriber|drain)\w+)`", PAGE)) == logged
+
+
+def test_the_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(example, "docs/TELEMETRY.md", "exec"), {})  # noqa: S102 - our own page

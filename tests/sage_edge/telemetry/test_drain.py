@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from sage_edge import native
+from sage_edge.telemetry import (
+    FILE_NAME,
+    Drain,
+    Hub,
+    Journal,
+    Metrics,
+    RunDirectory,
+    TelemetryValidator,
+    load_schema,
+    to_line,
+    validate_file,
+)
+from tests.fakes import FakeClock, FakeReader
+from tests.sage_edge.telemetry.samples import START_NS, raw_run, run_info
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "v1" / "run_of_3_steps.jsonl"
+VALIDATOR = TelemetryValidator(load_schema())
+
+
+class Room:
+    """A drain with everything around it; runs 1, 2 and 3 are open."""
+
+    def __init__(self, *readers, journal=None, info=None):
+        self.clock = FakeClock(monotonic_ns=START_NS)
+        self.hub, self.metrics, self.directory = Hub(10_000), Metrics(), RunDirectory()
+        for run_id in (1, 2, 3):
+            self.directory.open(run_id, info or run_info(request_id=f"request-{run_id}"))
+        self.drain = Drain(
+            readers,
+            directory=self.directory,
+            validator=VALIDATOR,
+            journal=journal,
+            hub=self.hub,
+            metrics=self.metrics,
+            clock=self.clock,
+        )
+
+    @property
+    def records(self):
+        return self.hub.after(-1, 10_000)[0]
+
+    def count(self, name, **labels):
+        text = self.metrics.exposition().decode()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return sample.value
+        raise KeyError(name)
+
+
+def open_journal(directory):
+    return Journal(directory, max_bytes=1 << 20, backups=1, clock=FakeClock())
+
+
+def test_a_run_of_three_steps_is_written_as_the_golden_file_says(tmp_path):
+    journal = open_journal(tmp_path)
+    room = Room(FakeReader([raw_run([2.0, 1.5, 1.25, 1.25])]), journal=journal)
+    assert room.drain.drain_once(0.0) == 4
+    journal.close()
+    assert (tmp_path / FILE_NAME).read_text() == GOLDEN.read_text()
+    assert [to_line(record) for record in room.records] == GOLDEN.read_text().splitlines()
+
+
+def test_golden_records_of_every_version_are_valid_and_tell_one_run():
+    for path in GOLDEN.parents[1].glob("v*/*.jsonl"):
+        report = validate_file(path, VALIDATOR)
+        assert report.records > 0
+        assert report.invalid == []
+    records = [json.loads(line) for line in GOLDEN.read_text().splitlines()]
+    assert [record["step_idx"] for record in records] == [0, 1, 2, 3]
+    assert [record["E"] for record in records] == [2.0, 1.5, 1.25, 1.25]
+    assert [record["budget"]["ATP_spent"] for record in records] == [3.7575, 7.515, 11.2725, 15.03]
+    final = records[-1]
+    assert final["trust"]["monotonicity_ratio"] == float(np.float32(2 / 3))
+    assert final["trust"]["convergence_rate"] == 0.25
+    assert final["trust"]["dE_variance"] == float(np.float32(np.var([-0.5, -0.25, 0.0])))
+    assert (final["halt_reason"], final["steps"]) == ("slope<eps", 3)
+
+
+def test_the_final_record_closes_its_run_and_no_other():
+    room = Room(FakeReader([raw_run([2.0], run_id=1), raw_run([2.0], run_id=2, halt_reason=None)]))
+    room.drain.drain_once(0.0)
+    room.drain.drain_once(0.0)
+    assert [room.directory.get(run_id) is None for run_id in (1, 2, 3)] == [True, False, False]
+    assert room.count("sage_halts_total", plugin="vision", halt_reason="slope<eps") == 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 5)), max_size=8), st.integers(1, 2))
+def test_records_of_a_run_keep_their_order_whatever_is_in_between(chunks, readers):
+    steps = {1: 0, 2: 0, 3: 0}
+    batches = [[] for _ in range(readers)]
+    for run_id, count in chunks:  # a run lives in one mailbox
+        raws = raw_run([2.0] * (steps[run_id] + count), run_id=run_id, halt_reason=None)[steps[run_id] :]
+        steps[run_id] += count
+        batches[run_id % readers].append(raws)
+    room = Room(*[FakeReader(batch) for batch in batches])
+    while room.drain.drain_once(0.0):
+        pass
+    records = room.records
+    assert [record["seq"] for record in records] == list(range(sum(steps.values())))
+    for run_id, count in steps.items():
+        assert [r["step_idx"] for r in records if r["run_id"] == run_id] == list(range(count))
+
+
+def test_what_the_mailbox_lost_is_counted_and_leaves_a_gap_as_wide_in_the_numbers():
+    batches = [
+        raw_run([2.0, 1.5], halt_reason=None),
+        (5, raw_run([1.0], halt_reason=None)),
+        (2, raw_run([0.5])[:0]),
+    ]
+    room = Room(FakeReader(batches))
+    while room.drain.drain_once(0.0):
+        pass
+    assert [record["seq"] for record in room.records] == [0, 1, 7]
+    assert room.count("sage_telemetry_lost_total", stage="mailbox") == 7
+    assert room.count("sage_telemetry_records_total") == 3
+
+
+def test_a_record_that_fails_the_schema_is_counted_said_once_and_never_written(tmp_path, caplog):
+    journal = open_journal(tmp_path)
+    raws = raw_run([2.0, 1.5, 1.25])
+    raws["monotonicity_ratio"][:2] = 1.5, 2.5
+    room = Room(FakeReader([raws]), journal=journal)
+    room.drain.drain_once(0.0)
+    journal.close()
+    assert [record["seq"] for record in room.records] == [2]
+    assert (tmp_path / FILE_NAME).read_text().count("\n") == 1
+    assert room.count("sage_telemetry_lost_total", stage="schema") == 2
+    assert caplog.text.count("monotonicity_ratio") == caplog.text.count("telemetry_record_refused") == 1
+
+
+def test_records_of_an_unknown_run_are_counted_and_said_once(caplog):
+    room = Room(FakeReader([raw_run([2.0, 1.5], run_id=99)]))
+    assert room.drain.drain_once(0.0) == 2
+    assert room.records == []
+    assert room.count("sage_telemetry_lost_total", stage="directory") == 2
+    assert caplog.text.count("telemetry_record_refused") == 1
+
+
+def test_numbers_go_on_where_the_journal_ended(tmp_path):
+    for expected in ([0, 1], [2, 3]):
+        journal = open_journal(tmp_path)
+        room = Room(FakeReader([raw_run([2.0, 1.5])]), journal=journal)
+        room.drain.drain_once(0.0)
+        journal.close()
+        assert [record["seq"] for record in room.records] == expected
+
+
+def test_what_the_journal_cannot_write_is_counted_and_still_published(tmp_path):
+    (tmp_path / FILE_NAME).symlink_to("/dev/full")
+    journal = open_journal(tmp_path)
+    room = Room(FakeReader([raw_run([2.0, 1.5]), raw_run([2.0], run_id=2)]), journal=journal)
+    room.drain.drain_once(0.0)
+    room.drain.drain_once(0.0)
+    journal.close()
+    assert len(room.records) == 3
+    assert room.count("sage_telemetry_lost_total", stage="journal") == 3
+
+
+def test_unix_time_follows_the_system_clock_when_that_is_set():
+    room = Room(FakeReader([raw_run([2.0], run_id=1), raw_run([2.0], run_id=2)]))
+    room.drain.drain_once(0.0)
+    offset_ns = room.clock.unix_ns() - room.clock.monotonic_ns()
+    room.clock._unix_ns += 3_600_000_000_000  # the system learns the time of day
+    room.drain.drain_once(0.0)
+    assert [r["ts_unix_ns"] - r["ts_mono_ns"] - offset_ns for r in room.records] == [0, 3_600_000_000_000]
+
+
+def test_empty_mailboxes_share_the_waiting_time_and_a_full_one_ends_it():
+    readers = FakeReader(), FakeReader([raw_run([2.0])]), FakeReader()
+    assert Room(*readers).drain.drain_once(0.3) == 1
+    assert [reader.timeouts_s for reader in readers] == [[pytest.approx(0.1)], [pytest.approx(0.1)], [0.0]]
+
+
+def test_stopping_drains_what_is_left():
+    reader = FakeReader([raw_run([2.0, 1.5], halt_reason=None) for _ in range(50)])
+    room = Room(reader)
+    room.drain.start()
+    room.drain.stop()
+    assert len(room.records) == 100
+
+
+def test_a_drain_that_never_started_can_be_stopped():
+    room = Room(FakeReader())
+    room.drain.stop()
+    assert room.records == []
+
+
+def test_the_thread_survives_a_failure_and_says_so(caplog):
+    class FailingReader(FakeReader):
+        failed = threading.Event()
+
+        def wait(self, max_records, timeout_s):
+            try:
+                return super().wait(max_records, timeout_s)
+            except RuntimeError:
+                self.failed.set()
+                raise
+
+    reader = FailingReader([RuntimeError("broken"), raw_run([2.0])])
+    room = Room(reader)
+    room.drain.start()
+    assert reader.failed.wait(10)
+    room.drain.stop()
+    assert len(room.records) == 1
+    assert caplog.text.count("telemetry_drain_failed") == 1
+
+
+@given(st.lists(st.integers(0, 40), max_size=12))
+def test_with_a_real_mailbox_every_record_is_published_or_counted_as_lost(bursts):
+    ring = native.Ring(16)
+    room = Room(native.RingReader(ring), info=run_info())
+    written = 0
+    for burst in bursts:
+        if burst:
+            ring.push_many(raw_run([2.0] * burst, halt_reason=None))
+        written += burst
+        room.drain.drain_once(0.0)
+    while room.drain.drain_once(0.0):
+        pass
+    assert len(room.records) + room.count("sage_telemetry_lost_total", stage="mailbox") == written
+    assert ring.published == written
+    if room.records:
+        assert room.records[-1]["seq"] == written - 1

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import resource
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sage_edge.telemetry.rotating_file import RotatingFile
+
+LINES = st.lists(st.binary(max_size=30).map(lambda data: data.replace(b"\n", b"") + b"\n"), max_size=40)
+
+
+@contextmanager
+def folder():
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@contextmanager
+def largest_file(size_bytes):
+    """The system refuses to write past this size, in the middle of a write if need be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def generations(path):
+    """The contents of a rotating file, oldest first."""
+    backups = sorted(path.parent.glob(f"{path.name}.*"), key=lambda file: -int(file.suffix[1:]))
+    return [file.read_bytes() for file in [*backups, path]]
+
+
+@given(lines=LINES, max_bytes=st.integers(1, 80), backups=st.integers(0, 3))
+def test_files_hold_the_newest_lines_in_order_and_within_their_size(lines, max_bytes, backups):
+    with folder() as directory:
+        file = RotatingFile(directory / "log", max_bytes=max_bytes, backups=backups)
+        for line in lines:
+            file.write(line)
+        newest = file.last_line()
+        file.close()
+        contents = generations(directory / "log")
+    assert b"".join(lines).endswith(b"".join(contents))
+    assert len(contents) <= backups + 1
+    assert all(len(content) <= max_bytes or content.count(b"\n") == 1 for content in contents)
+    if len(contents) <= backups:
+        assert b"".join(contents) == b"".join(lines), "nothing is dropped before the backups are used up"
+    assert newest == (lines[-1] if lines else None)
+
+
+@given(lines=LINES, cut=st.integers(0, 40), more=LINES)
+def test_a_line_that_was_cut_off_is_removed_before_the_next_is_written(lines, cut, more):
+    content = b"".join(lines)
+    with folder() as directory:
+        path = directory / "log"
+        path.write_bytes(content[: max(0, len(content) - cut)])
+        kept = path.read_bytes()[: path.read_bytes().rfind(b"\n") + 1]
+        file = RotatingFile(path, max_bytes=10_000, backups=1)
+        for line in more:
+            file.write(line)
+        file.close()
+        assert path.read_bytes() == kept + b"".join(more)
+
+
+def test_the_removal_of_a_cut_off_line_is_said_with_its_size(tmp_path, caplog):
+    (tmp_path / "log").write_bytes(b"whole\ntor")
+    RotatingFile(tmp_path / "log", max_bytes=100, backups=0).close()
+    assert "removed_bytes=3" in caplog.text
+
+
+def test_a_write_that_the_system_cuts_short_is_an_error_and_leaves_no_trace(tmp_path):
+    file = RotatingFile(tmp_path / "log", max_bytes=1000, backups=0)
+    file.write(b"first\n")
+    with largest_file(10), pytest.raises(OSError, match="only a part"):
+        file.write(b"second\n")
+    file.close()
+    assert (tmp_path / "log").read_bytes() == b"first\nseco"
+    file = RotatingFile(tmp_path / "log", max_bytes=1000, backups=0)
+    file.write(b"third\n")
+    file.close()
+    assert (tmp_path / "log").read_bytes() == b"first\nthird\n"
+
+
+def test_the_newest_line_is_found_in_the_backup_just_after_a_rotation(tmp_path):
+    (tmp_path / "log.1").write_bytes(b"older\nnewer\n")
+    file = RotatingFile(tmp_path / "log", max_bytes=100, backups=1)
+    assert file.last_line() == b"newer\n"
+    file.close()
+
+
+def test_a_deleted_file_is_noticed(tmp_path):
+    file = RotatingFile(tmp_path / "log", max_bytes=100, backups=0)
+    file.check()
+    (tmp_path / "log").unlink()
+    with pytest.raises(FileNotFoundError):
+        file.check()
+    file.close()

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from sage_edge.errors import ConfigError
+from sage_edge.native import HALT_REASONS
+from sage_edge.telemetry import RawRecord, TelemetryValidator, complete, load_schema, schema
+from tests.sage_edge.telemetry.samples import raw_run, run_info
+
+SCHEMA = load_schema()
+VALIDATOR = TelemetryValidator(SCHEMA)
+RECORD = complete(RawRecord(*raw_run([2.0, 1.5])[-1].tolist()), run_info(), seq=7, unix_offset_ns=10**18)
+PLAIN = {
+    "plugin": "vision",
+    "step_idx": 4,
+    "E": 0.25,
+    "halt_reason": "max_steps",
+    "budget": {"ATP_spent": 3.5, "time_ms": 12},
+    "trust": {"monotonicity_ratio": 1, "dE_variance": 0.01},
+}
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+PATHS = [(key,) for key in RECORD] + [(group, key) for group in ("trust", "budget") for key in RECORD[group]]
+
+
+def changed(record, path, value):
+    record = copy.deepcopy(record)
+    holder = record
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    return record
+
+
+def without(record, path):
+    record = copy.deepcopy(record)
+    holder = record
+    for key in path[:-1]:
+        holder = holder[key]
+    del holder[path[-1]]
+    return record
+
+
+def described_fields(node):
+    for name, field in node.get("properties", {}).items():
+        yield name, field if "$ref" not in field else SCHEMA["$defs"][field["$ref"].rpartition("/")[2]]
+        yield from described_fields(field)
+
+
+@pytest.mark.parametrize("kind", ["sage_edge_record", "irp_record"])
+def test_every_field_of_the_schema_is_described(kind):
+    fields = list(described_fields(SCHEMA["$defs"][kind]))
+    assert {"E", "halt_reason", "dE_variance", "ATP_spent"} <= {name for name, _ in fields}
+    assert [name for name, field in fields if not field.get("description")] == []
+
+
+def test_a_completed_record_is_valid():
+    assert VALIDATOR.errors(RECORD) == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=".".join)
+def test_a_record_of_ours_needs_every_field(path):
+    if path == ("schema_version",):
+        assert VALIDATOR.errors(without(RECORD, path)) == [], "without its version it is a plain record"
+    else:
+        assert VALIDATOR.errors(without(RECORD, path)) != []
+
+
+@pytest.mark.parametrize("path", [("ΔE",), ("trust", "t3"), ("budget", "fee")], ids=".".join)
+def test_a_record_of_ours_has_no_other_fields_and_the_error_names_the_stranger(path):
+    (error,) = VALIDATOR.errors(changed(RECORD, path, 1.0))
+    assert path[-1] in error
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("schema_version",), "2.0"),
+        (("role",), "X"),
+        (("step_idx",), -1),
+        (("E_scale",), 0),
+        (("feasible",), 1),
+        (("halt_reason",), "unknown"),
+        (("trust", "monotonicity_ratio"), 1.5),
+        (("trust", "dE_variance"), None),
+        (("trust", "expected_quality"), -0.1),
+        (("budget", "ATP_unit"), "J"),
+        (("budget", "ATP_spent"), -1),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_path(path, value):
+    (error,) = VALIDATOR.errors(changed(RECORD, path, value))
+    assert error.startswith("$." + ".".join(path) + ": ")
+
+
+@given(st.dictionaries(st.text().filter(lambda key: key not in {*PLAIN, "schema_version"}), JSON, max_size=4))
+def test_a_plain_irp_record_is_valid_whatever_else_it_carries(extra):
+    assert VALIDATOR.errors(extra | PLAIN) == []
+
+
+@pytest.mark.parametrize(
+    "path", [*((key,) for key in PLAIN), ("budget", "time_ms"), ("trust", "dE_variance")]
+)
+def test_a_plain_irp_record_needs_its_fields(path):
+    assert VALIDATOR.errors(without(PLAIN, path)) != []
+
+
+@pytest.mark.parametrize("record", [PLAIN, RECORD], ids=["plain", "ours"])
+@pytest.mark.parametrize("reason", HALT_REASONS)
+def test_every_halt_reason_of_the_core_has_its_place_in_the_schema(record, reason):
+    assert VALIDATOR.errors(record | {"halt_reason": reason}) == []
+
+
+@pytest.mark.parametrize("record", [PLAIN, RECORD], ids=["plain", "ours"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_not_finite_are_refused(record, value):
+    assert len(VALIDATOR.errors(record | {"E": value})) == 1
+
+
+@pytest.mark.parametrize("value", [None, [], "record", 3])
+def test_what_is_no_object_is_refused(value):
+    assert VALIDATOR.errors(value) != []
+
+
+@given(path=st.sampled_from(PATHS), value=JSON, is_plain=st.booleans())
+def test_the_short_way_and_the_standard_way_agree(path, value, is_plain):
+    record = changed(RECORD, path, value)
+    if is_plain:
+        record = without(record, ("schema_version",))
+    assert (VALIDATOR.errors(record) == []) == Draft202012Validator(SCHEMA).is_valid(record)
+
+
+def test_a_very_long_value_does_not_make_a_very_long_message():
+    (error,) = VALIDATOR.errors(changed(RECORD, ("role",), "x" * 10_000))
+    assert len(error) <= 200
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_missing_or_broken_schema_file_stops_the_start(tmp_path, monkeypatch, content):
+    file = tmp_path / "telemetry.schema.json"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setattr(schema, "shared_file", lambda _: file)
+    with pytest.raises(ConfigError, match=r"telemetry\.schema\.json"):
+        load_schema()
