@@ -1,0 +1,74 @@
+# Everything there is to do with this repository. `make run` needs Python >= 3.10, a C++17 compiler and make.
+PYTHON ?= python3
+PORT   ?= 8080
+# Labelled data sets (folders such as nuclei_dsb2018/); tests that need them skip without.
+DATA   ?=
+ARGS   ?=
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+CORE   := $(shell find csrc CMakeLists.txt pyproject.toml -type f 2>/dev/null)
+PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data $(DATA))
+
+.PHONY: run demo build test test-core check lint bench train-vision test-training clean
+
+run: build ## serve, refine one real frame, go on serving until Ctrl-C
+	@$(BIN)/python demos/quickstart.py --port $(PORT) --keep-serving
+
+demo: build ## the same, and exit
+	@$(BIN)/python demos/quickstart.py --port $(PORT)
+
+build: $(VENV)/.built ## compile the core and install, editable
+
+test: $(VENV)/.test test-core ## every test that needs no torch
+	$(PYTEST) -m "not training" $(ARGS)
+
+test-core: $(VENV)/.test ## the C++ tests: plain, then under the sanitizers
+	$(BIN)/python tests/csrc/run.py
+
+check: lint test ## what CI runs
+
+lint: $(VENV)/.dev ## format, lint, types, room rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tests/csrc/check_format.py
+
+bench: $(VENV)/.test ## every benchmark, as tables
+	$(BIN)/python benchmarks/run_all.py $(ARGS)
+
+train-vision: $(VENV)/.training ## train and export the vision engine; needs DATA=
+	$(BIN)/python -m engines.vision.train --data $(DATA)/nuclei_dsb2018 $(ARGS)
+
+test-training: $(VENV)/.training ## tests of the nets and of training
+	$(PYTEST) -m training $(ARGS)
+
+clean:
+	rm -rf $(VENV) build var
+
+$(VENV)/.pip:
+	@echo "==> creating $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.pip $(CORE)
+	@echo "==> installing packages and compiling the core (one to two minutes the first time)"
+	$(BIN)/python -m pip install --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.built
+	@echo "==> installing what the tests need"
+	$(BIN)/python -m pip install --group test
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	@echo "==> installing what the checks need"
+	$(BIN)/python -m pip install --group dev
+	@touch $@
+
+$(VENV)/.training: $(VENV)/.test
+	@echo "==> installing torch (a large download)"
+	$(BIN)/python -m pip install --editable ".[training]"
+	@touch $@

@@ -1,0 +1,31 @@
+"""An anytime inference server for robots and cameras.
+
+These are the public names; demos and benchmarks use no others.
+"""
+
+from sage_edge.config import VERSION as __version__
+from sage_edge.config import Settings, load_settings
+from sage_edge.errors import SageError
+from sage_edge.irp import Answer, Invariants, IRPPlugin, IRPState, Refinement, refine
+from sage_edge.orchestrator import HRM, Budget, Result, Ticket, open_hrm
+from sage_edge.runtime import Encoded, SlotProgram
+
+__all__ = [
+    "HRM",
+    "Answer",
+    "Budget",
+    "Encoded",
+    "IRPPlugin",
+    "IRPState",
+    "Invariants",
+    "Refinement",
+    "Result",
+    "SageError",
+    "Settings",
+    "SlotProgram",
+    "Ticket",
+    "__version__",
+    "load_settings",
+    "open_hrm",
+    "refine",
+]

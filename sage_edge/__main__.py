@@ -1,0 +1,7 @@
+"""``python -m sage_edge``."""
+
+import sys
+
+from sage_edge.cli import main
+
+sys.exit(main())

@@ -1,0 +1,74 @@
+"""What is installed here, which backend is used, why not the GPU, and what to do."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sage_edge import native
+from sage_edge.config import Settings
+from sage_edge.errors import SageError
+from sage_edge.plugins import load_plugin
+
+_PACKAGES = ("numpy", "onnxruntime", "fastapi", "uvicorn", "jsonschema", "pillow")
+
+
+def examine(settings: Settings) -> tuple[list[str], bool]:
+    """Look at everything that serving needs.
+
+    Returns:
+        One line for each finding, and whether the service can run.
+    """
+    lines = [
+        f"system      {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
+        f"{settings.thread_count} threads",
+        "packages    " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
+        f"core        {len(native.HALT_REASONS)} halt reasons, {native.RECORD_DTYPE.itemsize}-byte records",
+    ]
+    checks = [
+        _check(f"plugin      {name}", lambda name=name: load_plugin(name, settings).backend)  # type: ignore[misc]
+        for name in settings.plugins
+    ]
+    checks.append(_check("telemetry   ", lambda: _telemetry(settings)))
+    lines += [line for line, _ in checks] + ["gpu         " + _gpu()]
+    return lines, all(ok for _, ok in checks)
+
+
+def _check(title: str, look: Callable[[], str]) -> tuple[str, bool]:
+    try:
+        return f"{title}: {look()}", True
+    except SageError as exc:
+        return f"{title}: NOT usable: {exc}", False
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _telemetry(settings: Settings) -> str:
+    if not settings.telemetry_dir:
+        return "in memory only, as set"
+    folder = Path(settings.telemetry_dir)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(nearest, os.W_OK):
+        return f"{folder}: not writable; serving works, records are kept in memory only and counted as lost"
+    return f"{folder}"
+
+
+def _gpu() -> str:
+    """Which backend serves, and what stands between this machine and its GPU."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "not used: no NVIDIA driver here (libcuda.so.1 not found); engines run on the CPU"
+    if importlib.util.find_spec("tensorrt") is None:
+        return "not used: a driver is here, TensorRT is not; engines run on the CPU"
+    return "not used: this version runs its engines on the CPU only"

@@ -1,0 +1,116 @@
+"""One request to the orchestrator: its budget, its ticket and its result."""
+
+from __future__ import annotations
+
+import math
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from sage_edge.errors import ParameterError
+from sage_edge.irp import Answer
+from sage_edge.native import RunSummary
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a request may spend; None leaves the plugin's own limit.
+
+    Attributes:
+        max_steps: Largest number of steps, 0 for the initial answer only.
+        deadline_ms: Milliseconds from arrival within which the answer must be there.
+        atp: Refinement energy in ATP (1 ATP = 1 mJ).
+        eps: Range of E_norm below which the refinement counts as converged.
+        quality: Expected quality in (0, 1] at which the answer is good enough.
+    """
+
+    max_steps: int | None = None
+    deadline_ms: float | None = None
+    atp: float | None = None
+    eps: float | None = None
+    quality: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges; raises ParameterError naming the parameter."""
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if value is not None and not math.isfinite(value):
+                raise ParameterError(f"{entry.name}: expected a finite number, got {value}")
+        self._check("max_steps", "0 or more", lambda value: value >= 0)
+        self._check("deadline_ms", "more than 0", lambda value: value > 0)
+        self._check("atp", "more than 0", lambda value: value > 0)
+        self._check("eps", "0 or more", lambda value: value >= 0)
+        self._check("quality", "more than 0 and at most 1", lambda value: 0 < value <= 1)
+
+    def _check(self, name: str, expected: str, holds: Any) -> None:
+        value = getattr(self, name)
+        if value is not None and not holds(value):
+            raise ParameterError(f"{name}: expected {expected}, got {value:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The best answer of a request, how far to trust it and what it cost.
+
+    Attributes:
+        answer: Decoded from the lowest-energy feasible state seen.
+        run: What the run measured.
+        E_scale: Divide an energy by it to get E_norm.
+        trust: Expected quality of the answer in [0, 1]; None when the plugin has no calibration.
+        ATP_spent: Refinement energy in ATP (mJ), priced as the telemetry says.
+        queue_ms, refine_ms: Waiting for a slot; from the slot to the decoded answer.
+    """
+
+    request_id: str
+    plugin: str
+    backend: str
+    answer: Answer
+    run: RunSummary
+    E_scale: float
+    trust: float | None
+    ATP_spent: float
+    queue_ms: float
+    refine_ms: float
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a limit ended the run before it had converged or was good enough."""
+        return self.run.halt_reason not in ("slope<eps", "feasible", "confidence")
+
+
+def _running_future() -> Future[Result]:
+    """A future that only its worker ends: a waiter that goes away must not cancel it under the worker."""
+    future: Future[Result] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A submitted request: a future of its result, and a way to give it up.
+
+    Attributes:
+        future: Resolves to a Result, or fails with a SageError.
+        start_ns: Monotonic time of the request's arrival.
+        deadline_ns: Monotonic time at which the answer must be decoded.
+    """
+
+    run_id: int
+    request_id: str
+    plugin: str
+    x0: Any
+    policy: Any
+    start_ns: int
+    deadline_ns: int
+    admitted_ns: int = 0
+    future: Future[Result] = field(default_factory=_running_future)
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def cancel(self) -> None:
+        """Give the request up; its slot is free before the next step. Any thread, any time."""
+        self._cancelled.set()
+
+    def is_cancelled(self) -> bool:
+        """Whether somebody gave it up."""
+        return self._cancelled.is_set()

@@ -1,0 +1,34 @@
+"""What the orchestrator needs of a plugin."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_edge.irp import Invariants
+from sage_edge.native import HaltPolicy
+from sage_edge.runtime import SlotProgram
+
+
+class Servable(SlotProgram, Protocol):
+    """A plugin that can be served: its slot program, and what a request and a record ask of it."""
+
+    name: str
+    version: str
+    invariants: Invariants
+    halting: HaltPolicy
+
+    @property
+    def model_sha256(self) -> str | None:
+        """Digest of what was learned, None for a plugin without a model."""
+
+    def prepare(self, frame: NDArray[np.generic]) -> Any:
+        """Check a frame and make it what ``encode`` takes. Raises ShapeError."""
+
+    def trust(self, E_norm: float) -> float | None:
+        """Expected quality in [0, 1] of an answer with this energy; None without a calibration."""
+
+    def E_norm_for(self, quality: float) -> float:
+        """The energy at which that quality is expected; -inf when it is out of reach."""

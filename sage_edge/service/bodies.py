@@ -1,0 +1,173 @@
+"""From the bytes of a request to a frame."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Message
+
+from sage_edge.errors import FrameError, FrameTooLargeError, MediaTypeError, ShapeError
+from sage_edge.frames import decode_image
+
+SHAPE_HEADER = "Sage-Tensor-Shape"
+DTYPE_HEADER = "Sage-Tensor-Dtype"
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
+TENSOR_TYPE = "application/octet-stream"
+TENSOR_DTYPES = ("uint8", "float16", "float32")
+#: What a client that names no type sends; such a body is looked at.
+_UNNAMED_TYPES = ("", "application/x-www-form-urlencoded")
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body as it came: the encoded frame, and the budget fields that travelled with it.
+
+    Attributes:
+        content: The frame's bytes.
+        media_type: Of the content, lower case, without parameters.
+        shape, dtype: Of a raw tensor, as text; None for an image.
+        fields: Budget parameters of a form or a JSON body, by name.
+    """
+
+    content: bytes
+    media_type: str
+    shape: str | None = None
+    dtype: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def read_body(request: Request, max_bytes: int) -> Body:
+    """Read a request's body, whatever its type.
+
+    Raises:
+        FrameTooLargeError: It is longer than ``max_bytes``.
+        MediaTypeError: Its type is none that holds a frame.
+        FrameError: It is empty, or a form or JSON document without a frame.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    known = (*IMAGE_TYPES, TENSOR_TYPE, "multipart/form-data", "application/json", *_UNNAMED_TYPES)
+    if media_type not in known:
+        raise MediaTypeError(f"Content-Type: expected one of {', '.join(known[:6])}, got {media_type!r}")
+    limited = _limited(request, max_bytes)
+    if media_type == "multipart/form-data":
+        return await _from_form(limited)
+    content = await limited.body()
+    if not content:
+        raise FrameError("body: expected a frame, got an empty body")
+    if media_type == "application/json":
+        return _from_json(content)
+    return Body(content, media_type, request.headers.get(SHAPE_HEADER), request.headers.get(DTYPE_HEADER))
+
+
+def to_frame(body: Body, max_pixels: int) -> NDArray[np.generic]:
+    """Decode a body.
+
+    Returns:
+        uint8 [H, W, 3] RGB for an image; the array as it was sent for a tensor.
+
+    Raises:
+        FrameError: The bytes are no image that can be decoded.
+        ShapeError: A tensor's shape and dtype do not fit its length.
+        FrameTooLargeError: It has more than ``max_pixels`` pixels.
+    """
+    if body.media_type == TENSOR_TYPE and (body.shape is not None or body.dtype is not None):
+        return _tensor(body, max_pixels)
+    return decode_image(body.content, max_pixels)
+
+
+def _limited(request: Request, max_bytes: int) -> Request:
+    """The same request, which stops reading at the limit instead of behind it."""
+    seen = 0
+
+    async def receive() -> Message:
+        nonlocal seen
+        message = await request.receive()
+        seen += len(message.get("body", b""))
+        if seen > max_bytes:
+            raise FrameTooLargeError(f"body: expected at most {max_bytes} bytes, got more")
+        return message
+
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise FrameTooLargeError(f"body: expected at most {max_bytes} bytes, got {declared}")
+    return Request(request.scope, receive)
+
+
+async def _from_form(request: Request) -> Body:
+    try:
+        async with request.form(max_files=1, max_fields=16) as form:
+            return await _read_form(form)
+    except HTTPException as exc:
+        raise FrameError(f"body: not a usable form: {exc.detail}") from exc
+
+
+async def _read_form(form: FormData) -> Body:
+    upload = form.get("frame")
+    if not isinstance(upload, UploadFile):
+        raise FrameError(f"body: expected a file in the form field 'frame', got fields {sorted(form)}")
+    fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    shape, dtype = fields.pop("shape", None), fields.pop("dtype", None)
+    content = await upload.read()
+    if not content:
+        raise FrameError("body: expected a frame in the form field 'frame', got an empty file")
+    return Body(content, "" if shape is None else TENSOR_TYPE, shape, dtype, fields)
+
+
+def _from_json(content: bytes) -> Body:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as exc:
+        raise FrameError(f"body: not valid JSON: {exc}") from exc
+    if not isinstance(document, dict) or not isinstance(document.get("frame"), dict):
+        raise FrameError(
+            'body: expected {"frame": {"base64": "…"}}, or {"frame": {"base64", "shape", "dtype"}}'
+        )
+    unknown = sorted(set(document) - {"frame", "budget"})
+    budget = document.get("budget", {})
+    if unknown or not isinstance(budget, dict):
+        raise FrameError(f"body: expected the keys frame and budget (an object), got {sorted(document)}")
+    frame = document["frame"]
+    try:
+        raw = base64.b64decode(frame["base64"], validate=True)
+    except (KeyError, TypeError, ValueError, binascii.Error) as exc:
+        raise FrameError("frame.base64: expected the frame's bytes in base64") from exc
+    if not raw:
+        raise FrameError("frame.base64: expected a frame, got nothing")
+    if "shape" not in frame:
+        return Body(raw, "", fields=budget)
+    shape = frame["shape"]
+    if not isinstance(shape, list):
+        raise ShapeError(f"frame.shape: expected a list of integers, got {shape!r}")
+    return Body(raw, TENSOR_TYPE, ",".join(map(str, shape)), str(frame.get("dtype", "uint8")), budget)
+
+
+def _tensor(body: Body, max_pixels: int) -> NDArray[np.generic]:
+    if body.shape is None or body.dtype is None:
+        raise ShapeError(f"tensor: expected both {SHAPE_HEADER} and {DTYPE_HEADER}, got one of them")
+    parts = [part.strip() for part in body.shape.split(",")]
+    if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
+        raise ShapeError(f"{SHAPE_HEADER}: expected numbers such as 480,640,3, got {body.shape[:80]!r}")
+    if body.dtype not in TENSOR_DTYPES:
+        raise ShapeError(
+            f"{DTYPE_HEADER}: expected one of {', '.join(TENSOR_DTYPES)}, got {body.dtype[:40]!r}"
+        )
+    shape, dtype = tuple(int(part) for part in parts), np.dtype(body.dtype)
+    if math.prod(shape) > 4 * max_pixels:
+        raise FrameTooLargeError(f"tensor: expected at most {max_pixels} pixels, got shape {list(shape)}")
+    expected = math.prod(shape) * dtype.itemsize
+    if expected != len(body.content):
+        raise ShapeError(
+            f"tensor: shape {list(shape)} of {dtype} needs {expected} bytes, the body has {len(body.content)}"
+        )
+    return np.frombuffer(body.content, dtype).reshape(shape)

@@ -1,0 +1,55 @@
+"""What the routes share: one object, made with the application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+from fastapi import Request
+
+from sage_edge.clock import Clock
+from sage_edge.config import Settings
+from sage_edge.orchestrator import HRM
+from sage_edge.runtime import Estimate
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Context:
+    """The orchestrator behind the routes, and what belongs to HTTP alone.
+
+    Attributes:
+        reply_time: How long it takes to encode an answer; kept free before a deadline.
+        is_draining: Set once SIGTERM has come.
+    """
+
+    hrm: HRM
+    settings: Settings
+    clock: Clock
+    executor: ThreadPoolExecutor
+    started_ns: int
+    reply_time: Estimate = field(default_factory=Estimate)
+    is_draining: bool = False
+
+    @property
+    def state(self) -> str:
+        """``ready``, ``draining`` or ``failed`` (a plugin's worker has died)."""
+        if self.is_draining:
+            return "draining"
+        return "ready" if self.hrm.is_serving else "failed"
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do blocking work beside the event loop."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.executor, lambda: work(*args, **kwargs))
+
+
+def context_of(request: Request) -> Context:
+    """The context of the application that serves a request."""
+    context: Context = request.app.state.context
+    return context

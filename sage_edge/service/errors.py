@@ -1,0 +1,80 @@
+"""Which error becomes which status: the only place where sage_edge's errors meet HTTP."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from sage_edge import errors
+
+log = logging.getLogger(__name__)
+
+STATUS: dict[type[errors.SageError], int] = {
+    errors.SageError: 500,
+    errors.ConfigError: 500,
+    errors.EngineError: 500,
+    errors.InputError: 422,
+    errors.ShapeError: 422,
+    errors.ParameterError: 422,
+    errors.FrameError: 422,
+    errors.FrameTooLargeError: 413,
+    errors.MediaTypeError: 415,
+    errors.NotAcceptableError: 406,
+    errors.UnknownPluginError: 404,
+    errors.CapacityError: 429,
+    errors.DeadlineError: 503,
+    errors.ClosingError: 503,
+    errors.CancelledRequestError: 499,  # nginx's number for a client that has gone; nobody reads it
+}
+
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+#: Seconds after which a refused request may be sent again.
+RETRY_AFTER_S = 1
+
+
+def error_reply(error: errors.SageError) -> JSONResponse:
+    """The reply that tells a caller of an error."""
+    status = STATUS[type(error)]
+    retry = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+    return JSONResponse(error_body(error.code, str(error)), status, headers=retry)
+
+
+def error_body(code: str, message: str) -> dict[str, Any]:
+    """The one shape of every error."""
+    return {"error": {"code": code, "message": message}}
+
+
+def install(app: FastAPI) -> None:
+    """Give every error of the application that shape."""
+
+    @app.exception_handler(errors.SageError)
+    async def on_sage_error(_: Request, exc: errors.SageError) -> JSONResponse:
+        return error_reply(exc)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_validation_error(_: Request, exc: RequestValidationError) -> JSONResponse:
+        return error_reply(errors.ParameterError("; ".join(_describe(entry) for entry in exc.errors())))
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(request: Request, exc: HTTPException) -> JSONResponse:
+        code = _HTTP_CODES.get(exc.status_code, "http_error")
+        message = f"{request.method} {request.url.path}: {exc.detail}"
+        return JSONResponse(error_body(code, message), exc.status_code, headers=exc.headers)
+
+    @app.exception_handler(Exception)
+    async def on_defect(request: Request, exc: Exception) -> JSONResponse:
+        log.error("defect path=%s error=%r", request.url.path, exc)
+        return JSONResponse(error_body("internal", "an internal error; the log has more"), 500)
+
+
+def _describe(entry: Any) -> str:
+    """One finding of the validator: the parameter, what was expected, what came."""
+    name = ".".join(str(part) for part in entry["loc"][1:])
+    if entry["type"] == "extra_forbidden":
+        return f"{name}: unknown parameter"
+    return f"{name}: {entry['msg'].lower()}, got {entry['input']!r}"

@@ -1,0 +1,206 @@
+"""What /openapi.json says beyond the signatures: bodies, answers, errors, examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sage_edge.service.bodies import DTYPE_HEADER, IMAGE_TYPES, SHAPE_HEADER, TENSOR_DTYPES, TENSOR_TYPE
+from sage_edge.service.replies import JSON_TYPE, PNG_TYPE, SSE_TYPE
+
+NDJSON_TYPE = "application/x-ndjson"
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+        }
+    },
+}
+_MESSAGES = {
+    404: ("No such plugin", "unknown_plugin", "plugin: expected one of ['vision'], got 'audio'"),
+    406: ("No accepted type can be made", "not_acceptable", "Accept: expected one of …, got 'text/csv'"),
+    413: ("Body or frame above the limit", "frame_too_large", "frame: expected at most …, got 60000 x 60000"),
+    415: ("Not a type that holds a frame", "unsupported_media_type", "Content-Type: expected one of …"),
+    422: (
+        "A frame or parameter that cannot be used",
+        "bad_parameter",
+        "deadline_ms: expected more than 0, got 0",
+    ),
+    429: ("The queue is full", "queue_full", "64 requests are waiting already; try again later"),
+    503: (
+        "Draining, or no time for even the initial answer",
+        "deadline_too_short",
+        "the deadline leaves no time …",
+    ),
+}
+
+
+def _error(status: int) -> dict[str, Any]:
+    description, code, message = _MESSAGES[status]
+    example = {"error": {"code": code, "message": message}}
+    reply: dict[str, Any] = {
+        "description": description,
+        "content": {JSON_TYPE: {"schema": _ERROR_SCHEMA, "example": example}},
+    }
+    if status in (429, 503):
+        reply["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+    return reply
+
+
+_RESULT_EXAMPLE = {
+    "request_id": "b3f1",
+    "plugin": "vision",
+    "backend": "onnxruntime-cpu",
+    "halt_reason": "slope<eps",
+    "is_partial": False,
+    "steps": 4,
+    "answer_step": 4,
+    "E": 0.021,
+    "E_norm": 0.41,
+    "E0": 0.052,
+    "trust": 0.83,
+    "monotonicity_ratio": 1.0,
+    "ATP_spent": 512.4,
+    "time_ms": {"queue": 0.1, "refine": 34.2, "total": 37.0},
+    "answer": {
+        "shape": [480, 640],
+        "dtype": "uint8",
+        "classes": {"background": 0.9, "nucleus": 0.08, "boundary": 0.02},
+        "png_base64": "iVBORw0…",
+    },
+}
+_RESULT_SCHEMA = {
+    "type": "object",
+    "required": [
+        "request_id",
+        "plugin",
+        "halt_reason",
+        "steps",
+        "E",
+        "trust",
+        "ATP_spent",
+        "time_ms",
+        "answer",
+    ],
+    "properties": {
+        "request_id": {"type": "string"},
+        "plugin": {"type": "string"},
+        "backend": {"type": "string"},
+        "halt_reason": {"type": "string"},
+        "is_partial": {"type": "boolean"},
+        "steps": {"type": "integer", "minimum": 0},
+        "answer_step": {"type": "integer", "minimum": 0},
+        "E": {"type": ["number", "null"]},
+        "E_norm": {"type": ["number", "null"]},
+        "E0": {"type": ["number", "null"]},
+        "trust": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        "ATP_spent": {"type": "number", "minimum": 0},
+        "time_ms": {"type": "object"},
+        "answer": {"type": "object"},
+    },
+}
+_FRAME_SCHEMA = {
+    "type": "object",
+    "required": ["base64"],
+    "properties": {
+        "base64": {
+            "type": "string",
+            "description": "an image's bytes, or with shape and dtype a raw tensor's",
+        },
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+        "dtype": {"enum": list(TENSOR_DTYPES)},
+    },
+}
+_FORM_SCHEMA = {
+    "type": "object",
+    "required": ["frame"],
+    "properties": {
+        "frame": {"type": "string", "format": "binary"},
+        "shape": {"type": "string"},
+        "dtype": {"enum": list(TENSOR_DTYPES)},
+        "max_steps": {"type": "integer", "minimum": 0},
+        "deadline_ms": {"type": "number", "exclusiveMinimum": 0},
+    },
+}
+_JSON_BODY = {
+    "schema": {
+        "type": "object",
+        "required": ["frame"],
+        "properties": {"frame": _FRAME_SCHEMA, "budget": {"type": "object"}},
+    },
+    "example": {"frame": {"base64": "/9j/4AAQ…"}, "budget": {"max_steps": 4, "deadline_ms": 50}},
+}
+_TENSOR_HEADERS = [
+    {
+        "name": SHAPE_HEADER,
+        "in": "header",
+        "required": False,
+        "description": f"of a {TENSOR_TYPE} body: 480,640,3 or 480,640",
+        "schema": {"type": "string", "pattern": r"^\d+(,\d+)*$"},
+    },
+    {
+        "name": DTYPE_HEADER,
+        "in": "header",
+        "required": False,
+        "description": f"of a {TENSOR_TYPE} body",
+        "schema": {"enum": list(TENSOR_DTYPES)},
+    },
+]
+
+REFINE: dict[str, Any] = {
+    "responses": {
+        200: {
+            "description": "The best answer within the budget",
+            "content": {
+                JSON_TYPE: {"schema": _RESULT_SCHEMA, "example": _RESULT_EXAMPLE},
+                PNG_TYPE: _BINARY,
+                TENSOR_TYPE: _BINARY,
+                SSE_TYPE: {
+                    "schema": {"type": "string", "description": "step events, then one result or error"}
+                },
+            },
+        },
+        **{status: _error(status) for status in _MESSAGES},
+    },
+    "openapi_extra": {
+        "parameters": _TENSOR_HEADERS,
+        "requestBody": {
+            "required": True,
+            "content": {
+                **dict.fromkeys(IMAGE_TYPES, _BINARY),
+                TENSOR_TYPE: _BINARY,
+                "multipart/form-data": {"schema": _FORM_SCHEMA},
+                JSON_TYPE: _JSON_BODY,
+            },
+        },
+    },
+}
+RECORDS: dict[str, Any] = {
+    "responses": {
+        200: {"description": "JSON lines", "content": {NDJSON_TYPE: {"schema": {"type": "string"}}}},
+        422: _error(422),
+    }
+}
+RECORD_EVENTS: dict[str, Any] = {
+    "responses": {
+        200: {"description": "Events", "content": {SSE_TYPE: {"schema": {"type": "string"}}}},
+        422: _error(422),
+    }
+}
+METRICS: dict[str, Any] = {
+    "responses": {
+        200: {"description": "Exposition", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    }
+}
+READY: dict[str, Any] = {
+    "responses": {
+        503: {
+            "description": "Not ready",
+            "content": {JSON_TYPE: {"example": {"ready": False, "state": "draining"}}},
+        }
+    }
+}

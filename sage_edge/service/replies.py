@@ -1,0 +1,128 @@
+"""From a result to the bytes that the caller accepts."""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Any
+
+import numpy as np
+from fastapi.responses import JSONResponse, Response
+
+from sage_edge.errors import NotAcceptableError
+from sage_edge.frames import mask_png
+from sage_edge.irp import Answer
+from sage_edge.orchestrator import Result
+from sage_edge.service.bodies import DTYPE_HEADER, SHAPE_HEADER, TENSOR_TYPE
+
+JSON_TYPE = "application/json"
+PNG_TYPE = "image/png"
+SSE_TYPE = "text/event-stream"
+OFFERED = (JSON_TYPE, PNG_TYPE, TENSOR_TYPE, SSE_TYPE)
+
+
+def choose_type(accept: str | None) -> str:
+    """The offered media type that an Accept header prefers; JSON when it does not care.
+
+    Raises:
+        NotAcceptableError: It takes none of them.
+    """
+    wishes = []
+    for order, entry in enumerate((accept or "*/*").split(",")):
+        name, *parameters = [part.strip().lower() for part in entry.split(";")]
+        weight = next((_number(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
+        if weight > 0:
+            wishes.append((-weight, order, name))
+    for _, _, name in sorted(wishes):
+        for offered in OFFERED:
+            if name in (offered, "*/*", offered.partition("/")[0] + "/*"):
+                return offered
+    raise NotAcceptableError(f"Accept: expected one of {', '.join(OFFERED)}, got {accept!r}")
+
+
+def reply(result: Result, media_type: str, total_ms: float) -> Response:
+    """The answer in one of the offered types, with its trust and cost in the headers of each.
+
+    Raises:
+        NotAcceptableError: A PNG was asked of an answer that is no mask.
+    """
+    headers = _headers(result, total_ms)
+    if media_type == PNG_TYPE:
+        return Response(_png(result.answer), media_type=PNG_TYPE, headers=headers)
+    if media_type == TENSOR_TYPE:
+        array = np.ascontiguousarray(result.answer.array)
+        headers[SHAPE_HEADER] = ",".join(map(str, array.shape))
+        headers[DTYPE_HEADER] = str(array.dtype)
+        return Response(array.tobytes(), media_type=TENSOR_TYPE, headers=headers)
+    return JSONResponse(describe(result, total_ms), headers=headers)
+
+
+def describe(result: Result, total_ms: float) -> dict[str, Any]:
+    """The JSON answer. Energies that are not finite are null."""
+    run = result.run
+    return {
+        "request_id": result.request_id,
+        "plugin": result.plugin,
+        "backend": result.backend,
+        "halt_reason": run.halt_reason,
+        "is_partial": result.is_partial,
+        "steps": run.step_idx,
+        "answer_step": run.best_step,
+        "E": _finite(run.best_E),
+        "E_norm": _finite(run.best_E / result.E_scale),
+        "E0": _finite(run.E0),
+        "trust": result.trust,
+        "monotonicity_ratio": run.monotonicity_ratio,
+        "ATP_spent": result.ATP_spent,
+        "time_ms": _stages(result, total_ms),
+        "answer": _describe_answer(result.answer),
+    }
+
+
+def _png(answer: Answer) -> bytes:
+    if not answer.palette:
+        raise NotAcceptableError("Accept: this plugin's answer is no mask and has no PNG form")
+    return mask_png(answer.array, answer.palette)
+
+
+def _describe_answer(answer: Answer) -> dict[str, Any]:
+    array = answer.array
+    described: dict[str, Any] = {"shape": list(array.shape), "dtype": str(array.dtype)}
+    if answer.palette:
+        shares = np.bincount(array.ravel(), minlength=len(answer.classes)) / array.size
+        described["classes"] = dict(zip(answer.classes, shares.round(6).tolist(), strict=True))
+        described["png_base64"] = base64.b64encode(_png(answer)).decode()
+    else:
+        described["base64"] = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+    return described
+
+
+def _headers(result: Result, total_ms: float) -> dict[str, str]:
+    run = result.run
+    return {
+        "Sage-Request-Id": result.request_id,
+        "Sage-Halt-Reason": str(run.halt_reason),
+        "Sage-Partial": str(result.is_partial).lower(),
+        "Sage-Steps": str(run.step_idx),
+        "Sage-E": f"{run.best_E:.6g}",
+        "Sage-Trust": "" if result.trust is None else f"{result.trust:.4f}",
+        "Sage-ATP-Spent": f"{result.ATP_spent:.6f}",
+        "Server-Timing": ", ".join(
+            f"{stage};dur={ms:.3f}" for stage, ms in _stages(result, total_ms).items()
+        ),
+    }
+
+
+def _stages(result: Result, total_ms: float) -> dict[str, float]:
+    return {"queue": result.queue_ms, "refine": result.refine_ms, "total": total_ms}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,80 @@
+"""The process that serves: a socket, uvicorn, and an orderly end."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from sage_edge.config import Settings
+from sage_edge.errors import ConfigError
+from sage_edge.orchestrator import open_hrm
+from sage_edge.service.app import create_app
+
+log = logging.getLogger(__name__)
+
+
+class _DrainingServer(uvicorn.Server):
+    """uvicorn, which says that it drains and ends the endless streams before it waits for requests."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._context = app.state.context
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        log.info("draining signal=%d", sig)
+        self._context.is_draining = True
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._context.hrm.telemetry.hub.close()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings) -> None:
+    """Load the engines, listen, and serve until SIGINT or SIGTERM; accepted requests are finished.
+
+    Raises:
+        ConfigError: The address cannot be listened on, or a setting is unusable.
+        EngineError: An engine file is missing or broken.
+    """
+    listener = _listen(settings.host, settings.port)
+    hrm = open_hrm(settings)
+    try:
+        app = create_app(hrm)
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=max(1, int(settings.drain_s)),
+        )
+        host, port = listener.getsockname()[:2]
+        backends = {name: lane["backend"] for name, lane in hrm.status().items()}
+        log.info("serving url=http://%s:%d profile=%s backends=%s", host, port, settings.profile, backends)
+        _DrainingServer(config, app).run(sockets=[listener])
+    finally:
+        hrm.close()
+        log.info("stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket, taken before anything slow is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as exc:
+        listener.close()
+        raise ConfigError(
+            f"port: cannot listen on {host}:{port}: {exc.strerror}; choose another --port"
+        ) from exc
+    return listener

@@ -1,0 +1,64 @@
+"""Liveness, readiness, what runs where, and which plugins there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from sage_edge.config import VERSION
+from sage_edge.orchestrator import Servable
+from sage_edge.service import openapi
+from sage_edge.service.context import context_of
+from sage_edge.service.errors import RETRY_AFTER_S
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/healthz", summary="Liveness")
+async def healthz() -> dict[str, bool]:
+    """The process answers."""
+    return {"live": True}
+
+
+@router.get("/readyz", summary="Readiness", **openapi.READY)
+async def readyz(request: Request) -> JSONResponse:
+    """200 when requests are served; 503 with the state when they are not."""
+    state = context_of(request).state
+    if state == "ready":
+        return JSONResponse({"ready": True, "state": state})
+    return JSONResponse({"ready": False, "state": state}, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+@router.get("/v1/status", summary="What runs where")
+async def status(request: Request) -> dict[str, Any]:
+    """Version, state, backend and load of each plugin, and the telemetry's own health."""
+    context = context_of(request)
+    return {
+        "version": VERSION,
+        "state": context.state,
+        "profile": context.settings.profile,
+        "uptime_s": (context.clock.monotonic_ns() - context.started_ns) / 1e9,
+        "price": {"power_w": context.settings.power_w, "source": "declared"},
+        "plugins": context.hrm.status(),
+        "telemetry": context.hrm.telemetry.status(),
+    }
+
+
+@router.get("/v1/plugins", summary="The plugins that are loaded")
+async def plugins(request: Request) -> dict[str, Any]:
+    """Each plugin's invariants and default halting rule."""
+    context = context_of(request)
+    cap = context.settings.max_steps_cap
+    return {name: _describe(plugin, cap) for name, plugin in context.hrm.plugins.items()}
+
+
+def _describe(plugin: Servable, max_steps_cap: int) -> dict[str, Any]:
+    rule = plugin.halting
+    return {
+        "version": plugin.version,
+        "invariants": plugin.invariants._asdict(),
+        "halting": {"K": rule.K, "eps": rule.eps, "max_steps": rule.max_steps, "E_scale": rule.E_scale},
+        "max_steps_cap": max_steps_cap,
+    }

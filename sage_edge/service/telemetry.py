@@ -1,0 +1,85 @@
+"""Telemetry over HTTP: records as JSON lines and as events, their schema, and the metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from sage_edge.service import openapi
+from sage_edge.service.context import Context, context_of
+from sage_edge.service.replies import SSE_TYPE
+from sage_edge.service.sse import Listener, event
+from sage_edge.telemetry import CONTENT_TYPE
+
+router = APIRouter(tags=["telemetry"])
+After = Annotated[
+    int, Query(ge=-1, description="Sequence number of the last record already seen; -1 for all.")
+]
+
+
+@router.get("/v1/telemetry", summary="Records as JSON lines", **openapi.RECORDS)
+async def records(
+    request: Request, after: After = -1, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
+) -> Response:
+    """Up to ``limit`` records that follow ``after``, oldest first.
+
+    ``Sage-Telemetry-Last`` is the ``after`` of the next call; ``Sage-Telemetry-Missed`` counts the
+    records in between that are no longer in memory (the journal has them) or were lost.
+    """
+    found, missed = context_of(request).hrm.telemetry.hub.after(after, limit)
+    last = found[-1]["seq"] if found else after
+    headers = {"Sage-Telemetry-Last": str(last), "Sage-Telemetry-Missed": str(missed)}
+    lines = "".join(json.dumps(record) + "\n" for record in found)
+    return Response(lines, media_type=openapi.NDJSON_TYPE, headers=headers)
+
+
+@router.get("/v1/telemetry/stream", summary="Records as they come", **openapi.RECORD_EVENTS)
+async def stream(
+    request: Request,
+    after: Annotated[
+        int | None, Query(ge=-1, description="Start behind this record; by default now.")
+    ] = None,
+    last_event_id: Annotated[int | None, Header(ge=-1)] = None,
+) -> Response:
+    """One ``record`` event for each record; resumable by ``Last-Event-ID``."""
+    resume = last_event_id if last_event_id is not None else after
+    return StreamingResponse(_stream(context_of(request), resume), media_type=SSE_TYPE)
+
+
+@router.get("/v1/telemetry/schema", summary="JSON Schema of a record")
+async def schema(request: Request) -> JSONResponse:
+    """The schema that every record is valid under."""
+    return JSONResponse(
+        context_of(request).hrm.telemetry.validator.schema, media_type="application/schema+json"
+    )
+
+
+@router.get("/metrics", summary="Prometheus exposition", **openapi.METRICS)
+async def metrics(request: Request) -> Response:
+    """Counters, gauges and histograms in Prometheus' text format."""
+    return Response(context_of(request).hrm.telemetry.metrics.exposition(), media_type=CONTENT_TYPE)
+
+
+async def _stream(context: Context, resume: int | None) -> AsyncIterator[bytes]:
+    hub = context.hrm.telemetry.hub
+    listener = Listener(hub)
+    try:
+        yield b": connected\n\n"
+        sent = resume if resume is not None else -1
+        if resume is not None:
+            for record in hub.after(resume, context.settings.telemetry_memory)[0]:
+                sent = record["seq"]
+                yield event("record", record, str(sent))
+        while (batch := await listener.next()) is not None:
+            for record in batch:
+                if record["seq"] > sent:
+                    yield event("record", record, str(record["seq"]))
+            if listener.dropped:
+                yield event("dropped", {"records": listener.dropped})
+                listener.dropped = 0
+    finally:
+        listener.close()
