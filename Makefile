@@ -8,7 +8,7 @@ ARGS   ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 CORE   := $(shell find csrc CMakeLists.txt pyproject.toml -type f 2>/dev/null)
-PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data $(DATA))
+PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
 .PHONY: run demo build test test-core check lint bench train-vision test-training clean
 

@@ -265,7 +265,7 @@ def latent_step(slots: SlotTable, z: numpy.typing.NDArray[numpy.float32], delta:
     Args:
         slots: The runs. Their capacity is the first axis of the arrays; only rows of running runs are touched.
         z: float32 [capacity, ...], C-contiguous: the states, updated in place.
-        delta: float32, shape of z: the directions.
+        delta: float32 [>= live, ...], further axes those of z: the directions.
         best: float32, shape of z: where states are saved that are the best and about to be overwritten by worse.
         step_size: float32 [capacity].
         lo: Lower bound of z.

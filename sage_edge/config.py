@@ -25,6 +25,8 @@ VERSION = version("sage-edge")
 ENV_PREFIX = "SAGE_"
 #: Names in the environment that steer the build or the reading itself, and are no settings.
 _ENV_OTHERS = {"SAGE_CONFIG"}
+#: Largest max_steps that a request may ask for, by profile.
+STEP_CAPS = {"edge": 64, "workstation": 1024}
 
 
 def _setting(default: Any, text: str, *, least: float | None = None, choices: tuple[str, ...] = ()) -> Any:
@@ -37,14 +39,14 @@ class Settings:
 
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8080, "port to listen on; 0 lets the system choose", least=0)
-    profile: str = _setting("edge", "what may be loaded and how far", choices=("edge", "workstation"))
+    profile: str = _setting("edge", "the kind of machine; sets the cap on steps", choices=tuple(STEP_CAPS))
     plugins: tuple[str, ...] = _setting(("vision",), "plugins to load, by entry-point name")
     vision_model: str = _setting("nuclei", "a model that ships, or the path of a model folder")
     precision: str = _setting("fp32", "which ONNX files to load", choices=("fp32", "fp16"))
     slots: int = _setting(8, "requests that each plugin refines together", least=1)
     queue_size: int = _setting(64, "requests that may wait for each plugin", least=1)
     threads: int = _setting(0, "threads of the engines and kernels; 0 means all cores", least=0)
-    max_steps_cap: int = _setting(64, "largest max_steps that a request may ask for", least=1)
+    max_steps_cap: int = _setting(0, "largest max_steps of a request; 0 means the profile's", least=0)
     power_w: float = _setting(15.0, "declared board power in watts: the price of a millisecond", least=0.001)
     entity_id: str = _setting("sage-edge", "who signs as the entity of the telemetry records")
     telemetry_dir: str = _setting(
@@ -52,7 +54,7 @@ class Settings:
     )
     telemetry_max_bytes: int = _setting(64 << 20, "size at which a telemetry file is rotated", least=4096)
     telemetry_backups: int = _setting(4, "rotated telemetry files to keep", least=0)
-    telemetry_memory: int = _setting(16384, "newest records kept for /v1/telemetry", least=1)
+    telemetry_memory: int = _setting(4096, "newest records kept for /v1/telemetry", least=1)
     mailbox_records: int = _setting(8192, "records in each plugin's mailbox, a power of two", least=2)
     max_body_bytes: int = _setting(64 << 20, "largest request body", least=1024)
     max_frame_pixels: int = _setting(32 << 20, "largest frame, width x height", least=1)
@@ -74,6 +76,11 @@ class Settings:
             raise ConfigError(f"mailbox_records: expected a power of two, got {self.mailbox_records}")
         if self.port > 65535:
             raise ConfigError(f"port: expected at most 65535, got {self.port}")
+
+    @property
+    def step_cap(self) -> int:
+        """Largest max_steps that a request may ask for."""
+        return self.max_steps_cap or STEP_CAPS[self.profile]
 
     @property
     def thread_count(self) -> int:

@@ -18,7 +18,7 @@ def data_folder(request):
     """The labelled data sets, which do not ship."""
     folder = request.config.getoption("--data")
     if folder is None or not folder.is_dir():
-        pytest.skip("needs the labelled data sets: pass --data DIR")
+        pytest.skip("needs the labelled data sets: pass --data=DIR")
     return folder
 
 

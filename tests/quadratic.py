@@ -56,7 +56,7 @@ class QuadraticPlugin(IRPPlugin):
         moved = np.clip(z + step_size[:, None] * delta, self.lo, self.hi)
         return delta, (moved - context["target"]) ** 2
 
-    def decode(self, z, context, inputs):
+    def decode(self, z, inputs):
         return [Answer(row.copy()) for row in z]
 
     def init_state(self, x0, task_ctx=None):

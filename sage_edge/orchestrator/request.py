@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from sage_edge.errors import ParameterError
 from sage_edge.irp import Answer
 from sage_edge.native import RunSummary
+
+#: The largest budget in ms or mJ: thirty years, and still far from where integer nanoseconds overflow.
+LARGEST_BUDGET = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +35,18 @@ class Budget:
     quality: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges; raises ParameterError naming the parameter."""
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if value is not None and not math.isfinite(value):
-                raise ParameterError(f"{entry.name}: expected a finite number, got {value}")
+        """Check the ranges, which no NaN is in; raises ParameterError naming the parameter."""
+        spending = f"more than 0 and at most {LARGEST_BUDGET:g}"
         self._check("max_steps", "0 or more", lambda value: value >= 0)
-        self._check("deadline_ms", "more than 0", lambda value: value > 0)
-        self._check("atp", "more than 0", lambda value: value > 0)
-        self._check("eps", "0 or more", lambda value: value >= 0)
+        self._check("deadline_ms", spending, lambda value: 0 < value <= LARGEST_BUDGET)
+        self._check("atp", spending, lambda value: 0 < value <= LARGEST_BUDGET)
+        self._check("eps", "a finite number, 0 or more", lambda value: 0 <= value < float("inf"))
         self._check("quality", "more than 0 and at most 1", lambda value: 0 < value <= 1)
 
-    def _check(self, name: str, expected: str, holds: Any) -> None:
+    def _check(self, name: str, expected: str, holds: Callable[[Any], bool]) -> None:
         value = getattr(self, name)
         if value is not None and not holds(value):
-            raise ParameterError(f"{name}: expected {expected}, got {value:g}")
+            raise ParameterError(f"{name}: expected {expected}, got {value}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,12 +115,7 @@ class VisionPlugin(IRPPlugin):
         out = self.model.step.run({"z": z, **context, "step_size": step_size})
         return out["delta"], out["energy"]
 
-    def decode(
-        self,
-        z: Float32,
-        context: Mapping[str, Float32],
-        inputs: Sequence[PreparedFrame],
-    ) -> list[Answer]:
+    def decode(self, z: Float32, inputs: Sequence[PreparedFrame]) -> list[Answer]:
         """Masks of n latents, each at its frame's own size."""
         logits = self.model.decoder.run({"z": z})["logits"]
         masks = logits.argmax(axis=1).astype(np.uint8)

@@ -75,7 +75,7 @@ class CpuRefiner:
         self.tick_time = Estimate()
         self.encode_time = Estimate()
         self.decode_time = Estimate()
-        #: Of the last tick: the whole, and the share that the engine took; 0 when nothing was live.
+        #: Of the last tick: the whole, and the share that step and decoder took; 0 when nothing was live.
         self.last_tick_ns = 0
         self.last_engine_ns = 0
         self._decided_ns: int | None = None
@@ -100,7 +100,7 @@ class CpuRefiner:
                 times.append(self._now_ns())
                 self._program.advance(encoded.z, encoded.context, self._step_size[:count])
                 times.append(self._now_ns())
-                self._program.decode(encoded.z, encoded.context, inputs)
+                self._program.decode(encoded.z, inputs)
                 times.append(self._now_ns())
         for estimate, start_ns, end_ns in zip(
             (self.encode_time, self.tick_time, self.decode_time), times, times[1:], strict=False
@@ -154,6 +154,7 @@ class CpuRefiner:
         delta, terms = self._program.advance(self._z[:live], context, self._step_size[:live])
         engine_end_ns = self._now_ns()
         self.tick_time.add(engine_end_ns - (self._decided_ns or start_ns))
+        self.last_engine_ns = engine_end_ns - start_ns
         reasons = native.latent_step(
             self._table,
             self._z,
@@ -170,7 +171,7 @@ class CpuRefiner:
         )
         finished += self._finish(np.flatnonzero(reasons).tolist())
         end_ns = self._now_ns()
-        self.last_tick_ns, self.last_engine_ns = end_ns - start_ns, engine_end_ns - start_ns
+        self.last_tick_ns = end_ns - start_ns
         self._decided_ns = engine_end_ns if self.live else None
         return finished
 
@@ -200,7 +201,6 @@ class CpuRefiner:
         """Decode the best states of ended slots as one batch and free the slots."""
         if not slots:
             return []
-        start_ns = self._now_ns()
         summaries = [self._table.summary(slot) for slot in slots]
         states = np.stack(
             [
@@ -208,9 +208,11 @@ class CpuRefiner:
                 for slot, summary in zip(slots, summaries, strict=True)
             ]
         )
-        context = {name: array[slots] for name, array in self._context.items()}
-        answers = self._program.decode(states, context, [self._jobs[slot].x0 for slot in slots])
-        self.decode_time.add(self._now_ns() - start_ns)
+        start_ns = self._now_ns()
+        answers = self._program.decode(states, [self._jobs[slot].x0 for slot in slots])
+        decode_ns = self._now_ns() - start_ns
+        self.decode_time.add(decode_ns)
+        self.last_engine_ns += decode_ns
         return self._remove(slots, answers)
 
     def _remove(self, slots: list[int], answers: Sequence[Any]) -> list[Finished]:

@@ -59,5 +59,5 @@ class SlotProgram(Protocol):
             ``clip(z + step_size * delta, lo, hi)``.
         """
 
-    def decode(self, z: Float32, context: Mapping[str, Float32], inputs: Sequence[Any]) -> list[Any]:
+    def decode(self, z: Float32, inputs: Sequence[Any]) -> list[Any]:
         """The answers of n states."""

@@ -27,6 +27,7 @@ def create_app(hrm: HRM, clock: Clock | None = None) -> FastAPI:
         description="An anytime inference server: the best answer so far, its trust and its cost.",
         docs_url=None,  # its page loads scripts from outside, and a board may be offline
         redoc_url=None,
+        redirect_slashes=False,  # a wrong path is a 404, not a second upload
     )
     app.state.context = Context(
         hrm=hrm,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Mapping
@@ -14,10 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from sage_edge.errors import FrameError, FrameTooLargeError, MediaTypeError, ShapeError
+from sage_edge.errors import (
+    CancelledRequestError,
+    FrameError,
+    FrameTooLargeError,
+    MediaTypeError,
+    ShapeError,
+)
 from sage_edge.frames import decode_image
 
 SHAPE_HEADER = "Sage-Tensor-Shape"
@@ -25,6 +30,7 @@ DTYPE_HEADER = "Sage-Tensor-Dtype"
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 TENSOR_TYPE = "application/octet-stream"
 TENSOR_DTYPES = ("uint8", "float16", "float32")
+MAX_DIMENSIONS = 8
 #: What a client that names no type sends; such a body is looked at.
 _UNNAMED_TYPES = ("", "application/x-www-form-urlencoded")
 
@@ -36,14 +42,14 @@ class Body:
     Attributes:
         content: The frame's bytes.
         media_type: Of the content, lower case, without parameters.
-        shape, dtype: Of a raw tensor, as text; None for an image.
+        shape, dtype: Of a raw tensor, as they came; None for an image.
         fields: Budget parameters of a form or a JSON body, by name.
     """
 
     content: bytes
     media_type: str
     shape: str | None = None
-    dtype: str | None = None
+    dtype: Any = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -54,7 +60,15 @@ async def read_body(request: Request, max_bytes: int) -> Body:
         FrameTooLargeError: It is longer than ``max_bytes``.
         MediaTypeError: Its type is none that holds a frame.
         FrameError: It is empty, or a form or JSON document without a frame.
+        CancelledRequestError: The caller went away while sending it.
     """
+    try:
+        return await _read(request, max_bytes)
+    except ClientDisconnect as exc:
+        raise CancelledRequestError("the caller went away while sending the body") from exc
+
+
+async def _read(request: Request, max_bytes: int) -> Body:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     known = (*IMAGE_TYPES, TENSOR_TYPE, "multipart/form-data", "application/json", *_UNNAMED_TYPES)
     if media_type not in known:
@@ -121,7 +135,7 @@ async def _read_form(form: FormData) -> Body:
     content = await upload.read()
     if not content:
         raise FrameError("body: expected a frame in the form field 'frame', got an empty file")
-    return Body(content, "" if shape is None else TENSOR_TYPE, shape, dtype, fields)
+    return Body(content, TENSOR_TYPE, shape, dtype, fields)
 
 
 def _from_json(content: bytes) -> Body:
@@ -133,35 +147,42 @@ def _from_json(content: bytes) -> Body:
         raise FrameError(
             'body: expected {"frame": {"base64": "…"}}, or {"frame": {"base64", "shape", "dtype"}}'
         )
-    unknown = sorted(set(document) - {"frame", "budget"})
-    budget = document.get("budget", {})
-    if unknown or not isinstance(budget, dict):
-        raise FrameError(f"body: expected the keys frame and budget (an object), got {sorted(document)}")
-    frame = document["frame"]
-    try:
-        raw = base64.b64decode(frame["base64"], validate=True)
-    except (KeyError, TypeError, ValueError, binascii.Error) as exc:
-        raise FrameError("frame.base64: expected the frame's bytes in base64") from exc
-    if not raw:
-        raise FrameError("frame.base64: expected a frame, got nothing")
-    if "shape" not in frame:
-        return Body(raw, "", fields=budget)
-    shape = frame["shape"]
+    frame, budget = document["frame"], document.get("budget", {})
+    if not set(document) <= {"frame", "budget"} or not isinstance(budget, dict):
+        raise FrameError(f"body: expected the keys frame and budget, both objects, got {sorted(document)}")
+    if not set(frame) <= {"base64", "shape", "dtype"}:
+        raise FrameError(f"frame: expected the keys base64, shape and dtype, got {sorted(frame)}")
+    raw = _from_base64(frame.get("base64"))
+    shape, dtype = frame.get("shape"), frame.get("dtype")
+    if shape is None:
+        return Body(raw, TENSOR_TYPE, None, dtype, budget)
     if not isinstance(shape, list):
         raise ShapeError(f"frame.shape: expected a list of integers, got {shape!r}")
-    return Body(raw, TENSOR_TYPE, ",".join(map(str, shape)), str(frame.get("dtype", "uint8")), budget)
+    return Body(raw, TENSOR_TYPE, ",".join(map(str, shape)), dtype, budget)
+
+
+def _from_base64(text: object) -> bytes:
+    if not isinstance(text, str) or not text:
+        raise FrameError(f"frame.base64: expected a string that is not empty, got {text!r}")
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as exc:
+        raise FrameError(f"frame.base64: expected base64 without line breaks: {exc}") from exc
 
 
 def _tensor(body: Body, max_pixels: int) -> NDArray[np.generic]:
     if body.shape is None or body.dtype is None:
-        raise ShapeError(f"tensor: expected both {SHAPE_HEADER} and {DTYPE_HEADER}, got one of them")
-    parts = [part.strip() for part in body.shape.split(",")]
-    if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
-        raise ShapeError(f"{SHAPE_HEADER}: expected numbers such as 480,640,3, got {body.shape[:80]!r}")
-    if body.dtype not in TENSOR_DTYPES:
         raise ShapeError(
-            f"{DTYPE_HEADER}: expected one of {', '.join(TENSOR_DTYPES)}, got {body.dtype[:40]!r}"
+            f"tensor: expected a shape and a dtype ({SHAPE_HEADER}, {DTYPE_HEADER}), got one of them"
         )
+    parts = [part.strip() for part in body.shape.split(",")]
+    is_shape = all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts)
+    if not is_shape or len(parts) > MAX_DIMENSIONS:
+        raise ShapeError(
+            f"{SHAPE_HEADER}: expected up to {MAX_DIMENSIONS} numbers such as 480,640,3, got {body.shape!r}"
+        )
+    if body.dtype not in TENSOR_DTYPES:
+        raise ShapeError(f"{DTYPE_HEADER}: expected one of {', '.join(TENSOR_DTYPES)}, got {body.dtype!r}")
     shape, dtype = tuple(int(part) for part in parts), np.dtype(body.dtype)
     if math.prod(shape) > 4 * max_pixels:
         raise FrameTooLargeError(f"tensor: expected at most {max_pixels} pixels, got shape {list(shape)}")

@@ -33,20 +33,22 @@ STATUS: dict[type[errors.SageError], int] = {
 }
 
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+_LONGEST_MESSAGE = 400
 #: Seconds after which a refused request may be sent again.
 RETRY_AFTER_S = 1
 
 
 def error_reply(error: errors.SageError) -> JSONResponse:
-    """The reply that tells a caller of an error."""
-    status = STATUS[type(error)]
+    """The reply that tells a caller of an error; a plugin's own class counts as the nearest one here."""
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     retry = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
     return JSONResponse(error_body(error.code, str(error)), status, headers=retry)
 
 
 def error_body(code: str, message: str) -> dict[str, Any]:
-    """The one shape of every error."""
-    return {"error": {"code": code, "message": message}}
+    """The one shape of every error. A message that quotes a long input is cut."""
+    shown = message if len(message) <= _LONGEST_MESSAGE else message[:_LONGEST_MESSAGE] + "…"
+    return {"error": {"code": code, "message": shown}}
 
 
 def install(app: FastAPI) -> None:
@@ -58,23 +60,26 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_validation_error(_: Request, exc: RequestValidationError) -> JSONResponse:
-        return error_reply(errors.ParameterError("; ".join(_describe(entry) for entry in exc.errors())))
+        return error_reply(
+            errors.ParameterError("; ".join(describe_finding(entry) for entry in exc.errors()))
+        )
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, exc: HTTPException) -> JSONResponse:
         code = _HTTP_CODES.get(exc.status_code, "http_error")
-        message = f"{request.method} {request.url.path}: {exc.detail}"
+        message = f"{request.method} {request.scope['path']}: {exc.detail}"
         return JSONResponse(error_body(code, message), exc.status_code, headers=exc.headers)
 
     @app.exception_handler(Exception)
     async def on_defect(request: Request, exc: Exception) -> JSONResponse:
-        log.error("defect path=%s error=%r", request.url.path, exc)
+        log.error("defect path=%r error=%r", request.scope["path"], exc)
         return JSONResponse(error_body("internal", "an internal error; the log has more"), 500)
 
 
-def _describe(entry: Any) -> str:
+def describe_finding(entry: Any) -> str:
     """One finding of the validator: the parameter, what was expected, what came."""
-    name = ".".join(str(part) for part in entry["loc"][1:])
+    name = ".".join(str(part) for part in entry["loc"] if part not in ("query", "header"))
     if entry["type"] == "extra_forbidden":
         return f"{name}: unknown parameter"
-    return f"{name}: {entry['msg'].lower()}, got {entry['input']!r}"
+    expected = entry["msg"].removeprefix("Value error, ").lower().replace("input should be", "expected")
+    return f"{name}: {expected}, got {entry['input']!r}"

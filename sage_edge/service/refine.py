@@ -11,14 +11,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sage_edge.errors import CancelledRequestError, ParameterError, SageError
-from sage_edge.orchestrator import Budget, Result, Ticket
+from sage_edge.orchestrator import LARGEST_BUDGET, Budget, Result, Ticket
 from sage_edge.service import openapi
 from sage_edge.service.bodies import Body, read_body, to_frame
 from sage_edge.service.context import Context, context_of
-from sage_edge.service.errors import error_body
+from sage_edge.service.errors import describe_finding, error_body
 from sage_edge.service.replies import SSE_TYPE, choose_type, describe, reply
 from sage_edge.service.sse import Listener, event, records_of_run
 
@@ -27,28 +27,49 @@ router = APIRouter()
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
+def _no_truth(value: Any) -> Any:
+    """Refuse JSON's true and false, which would count as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("input should be a number")
+    return value
+
+
+_Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth)]
+_MaxSteps = Annotated[
+    int,
+    Field(ge=0, description="Largest number of steps; 0 gives the initial answer."),
+    BeforeValidator(_no_truth),
+]
+_DeadlineMs = Annotated[
+    _Number, Field(gt=0, le=LARGEST_BUDGET, description="Milliseconds from arrival to the answer.")
+]
+_Atp = Annotated[
+    _Number, Field(gt=0, le=LARGEST_BUDGET, description="Refinement energy in ATP; 1 ATP = 1 mJ.")
+]
+_Eps = Annotated[_Number, Field(ge=0, description="Range of E_norm that counts as converged.")]
+_Quality = Annotated[_Number, Field(gt=0, le=1, description="Expected quality that is good enough.")]
+
+
 class BudgetFields(BaseModel):
     """The budget as it stands in a query, a form or a JSON body."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid")
 
-    max_steps: int | None = Field(
-        None, ge=0, description="Largest number of steps; 0 gives the initial answer."
-    )
-    deadline_ms: float | None = Field(None, gt=0, description="Milliseconds from arrival to the answer.")
-    atp: float | None = Field(None, gt=0, description="Refinement energy in ATP; 1 ATP = 1 mJ.")
-    eps: float | None = Field(None, ge=0, description="Range of E_norm that counts as converged.")
-    quality: float | None = Field(None, gt=0, le=1, description="Expected quality that is good enough.")
+    max_steps: _MaxSteps | None = None
+    deadline_ms: _DeadlineMs | None = None
+    atp: _Atp | None = None
+    eps: _Eps | None = None
+    quality: _Quality | None = None
 
 
 class BudgetHeaders(BaseModel):
     """The budget as it stands in headers; a query parameter of the same meaning wins."""
 
-    sage_max_steps: int | None = Field(None, ge=0)
-    sage_deadline_ms: float | None = Field(None, gt=0)
-    sage_atp: float | None = Field(None, gt=0)
-    sage_eps: float | None = Field(None, ge=0)
-    sage_quality: float | None = Field(None, gt=0, le=1)
+    sage_max_steps: _MaxSteps | None = None
+    sage_deadline_ms: _DeadlineMs | None = None
+    sage_atp: _Atp | None = None
+    sage_eps: _Eps | None = None
+    sage_quality: _Quality | None = None
 
 
 @router.post("/v1/refine/{plugin}", tags=["refine"], summary="Refine a frame", **openapi.REFINE)
@@ -65,7 +86,7 @@ async def refine(
     """
     context = context_of(request)
     start_ns = context.clock.monotonic_ns()
-    media_type = choose_type(request.headers.get("accept"))
+    media_type = choose_type(",".join(request.headers.getlist("accept")))
     context.hrm.require(plugin)
     body = await read_body(request, context.settings.max_body_bytes)
     budget = _budget(query, headers, body)
@@ -84,7 +105,11 @@ async def refine(
 
     if media_type == SSE_TYPE:
         listener = Listener(context.hrm.telemetry.hub, request_id)
-        events = _events(context, listener, submit())
+        try:
+            events = _events(context, listener, submit())
+        except SageError:
+            listener.close()
+            raise
         return StreamingResponse(events, media_type=SSE_TYPE, headers={"Cache-Control": "no-store"})
     ticket = submit()
     result = await _await_result(request, ticket)
@@ -109,9 +134,7 @@ def _budget(query: BudgetFields, headers: BudgetHeaders, body: Body) -> Budget:
     try:
         fields = BudgetFields.model_validate(merged)
     except ValidationError as exc:
-        first = exc.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ParameterError(f"{name}: {first['msg'].lower()}, got {first['input']!r}") from exc
+        raise ParameterError(describe_finding(exc.errors()[0])) from exc
     return Budget(**fields.model_dump())
 
 
@@ -136,6 +159,7 @@ async def _await_result(request: Request, ticket: Ticket) -> Result:
         raise
     finally:
         gone.cancel()
+        ticket.cancel()  # when the drain's time is up it is this task that ends first
 
 
 async def _gone(request: Request) -> None:

@@ -21,23 +21,29 @@ SSE_TYPE = "text/event-stream"
 OFFERED = (JSON_TYPE, PNG_TYPE, TENSOR_TYPE, SSE_TYPE)
 
 
-def choose_type(accept: str | None) -> str:
-    """The offered media type that an Accept header prefers; JSON when it does not care.
+def choose_type(accept: str) -> str:
+    """The offered media type that an Accept header prefers; JSON when it is empty or does not care.
+
+    The most specific range that names a type gives its weight (RFC 9110, section 12.5.1); of two types
+    with the same weight the one that is named first wins.
 
     Raises:
         NotAcceptableError: It takes none of them.
     """
-    wishes = []
+    wishes: dict[str, tuple[float, int]] = {}
     for order, entry in enumerate((accept or "*/*").split(",")):
         name, *parameters = [part.strip().lower() for part in entry.split(";")]
-        weight = next((_number(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
-        if weight > 0:
-            wishes.append((-weight, order, name))
-    for _, _, name in sorted(wishes):
-        for offered in OFFERED:
-            if name in (offered, "*/*", offered.partition("/")[0] + "/*"):
-                return offered
-    raise NotAcceptableError(f"Accept: expected one of {', '.join(OFFERED)}, got {accept!r}")
+        weight = next((_weight(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
+        wishes.setdefault(name, (weight, -order))
+
+    def wish(offered: str) -> tuple[float, int]:
+        ranges = (offered, f"{offered.partition('/')[0]}/*", "*/*")
+        return next((wishes[name] for name in ranges if name in wishes), (0.0, 0))
+
+    best = max(OFFERED, key=wish)
+    if wish(best)[0] <= 0:
+        raise NotAcceptableError(f"Accept: expected one of {', '.join(OFFERED)}, got {accept!r}")
+    return best
 
 
 def reply(result: Result, media_type: str, total_ms: float) -> Response:
@@ -117,11 +123,13 @@ def _stages(result: Result, total_ms: float) -> dict[str, float]:
     return {"queue": result.queue_ms, "refine": result.refine_ms, "total": total_ms}
 
 
-def _number(text: str) -> float:
+def _weight(text: str) -> float:
+    """A weight in [0, 1]; 1 for what is none."""
     try:
-        return float(text)
+        weight = float(text)
     except ValueError:
-        return 0.0
+        return 1.0
+    return weight if 0 <= weight <= 1 else 1.0
 
 
 def _finite(value: float) -> float | None:

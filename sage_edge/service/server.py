@@ -25,11 +25,12 @@ class _DrainingServer(uvicorn.Server):
         self._context = app.state.context
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        log.info("draining signal=%d", sig)
-        self._context.is_draining = True
-        super().handle_exit(sig, frame)
+        """Note the signal. uvicorn's own way would raise it again at the end, before the telemetry is out."""
+        self.force_exit = self.should_exit
+        self.should_exit = self._context.is_draining = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("draining within_s=%g", self._drain_s)
         self._context.hrm.telemetry.hub.close()
         await super().shutdown(sockets)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from sage_edge.service import openapi
 from sage_edge.service.context import Context, context_of
@@ -16,22 +17,36 @@ from sage_edge.service.sse import Listener, event
 from sage_edge.telemetry import CONTENT_TYPE
 
 router = APIRouter(tags=["telemetry"])
-After = Annotated[
-    int, Query(ge=-1, description="Sequence number of the last record already seen; -1 for all.")
-]
+
+
+class Span(BaseModel):
+    """The part of the telemetry that is asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: int = Field(
+        -1, ge=-1, description="Sequence number of the last record already seen; -1 for all."
+    )
+    limit: int = Field(1000, ge=1, le=10_000)
+
+
+class Start(BaseModel):
+    """Where a stream begins."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: int | None = Field(None, ge=-1, description="Start behind this record; by default now.")
 
 
 @router.get("/v1/telemetry", summary="Records as JSON lines", **openapi.RECORDS)
-async def records(
-    request: Request, after: After = -1, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
-) -> Response:
+async def records(request: Request, span: Annotated[Span, Query()]) -> Response:
     """Up to ``limit`` records that follow ``after``, oldest first.
 
     ``Sage-Telemetry-Last`` is the ``after`` of the next call; ``Sage-Telemetry-Missed`` counts the
     records in between that are no longer in memory (the journal has them) or were lost.
     """
-    found, missed = context_of(request).hrm.telemetry.hub.after(after, limit)
-    last = found[-1]["seq"] if found else after
+    found, missed = context_of(request).hrm.telemetry.hub.after(span.after, span.limit)
+    last = found[-1]["seq"] if found else span.after
     headers = {"Sage-Telemetry-Last": str(last), "Sage-Telemetry-Missed": str(missed)}
     lines = "".join(json.dumps(record) + "\n" for record in found)
     return Response(lines, media_type=openapi.NDJSON_TYPE, headers=headers)
@@ -40,13 +55,11 @@ async def records(
 @router.get("/v1/telemetry/stream", summary="Records as they come", **openapi.RECORD_EVENTS)
 async def stream(
     request: Request,
-    after: Annotated[
-        int | None, Query(ge=-1, description="Start behind this record; by default now.")
-    ] = None,
+    start: Annotated[Start, Query()],
     last_event_id: Annotated[int | None, Header(ge=-1)] = None,
 ) -> Response:
     """One ``record`` event for each record; resumable by ``Last-Event-ID``."""
-    resume = last_event_id if last_event_id is not None else after
+    resume = last_event_id if last_event_id is not None else start.after
     return StreamingResponse(_stream(context_of(request), resume), media_type=SSE_TYPE)
 
 
@@ -71,15 +84,18 @@ async def _stream(context: Context, resume: int | None) -> AsyncIterator[bytes]:
         yield b": connected\n\n"
         sent = resume if resume is not None else -1
         if resume is not None:
-            for record in hub.after(resume, context.settings.telemetry_memory)[0]:
+            found, listener.dropped = hub.after(resume, context.settings.telemetry_memory)
+            for record in found:
                 sent = record["seq"]
                 yield event("record", record, str(sent))
-        while (batch := await listener.next()) is not None:
-            for record in batch:
-                if record["seq"] > sent:
-                    yield event("record", record, str(record["seq"]))
+        while True:
             if listener.dropped:
                 yield event("dropped", {"records": listener.dropped})
                 listener.dropped = 0
+            if (batch := await listener.next()) is None:
+                return
+            for record in batch:
+                if record["seq"] > sent:
+                    yield event("record", record, str(record["seq"]))
     finally:
         listener.close()

@@ -68,8 +68,7 @@ def test_the_answer_is_decoded_from_the_lowest_energy_state(case):
     _, finished = run_in_slots(plugin, inputs, slots=2)
     for x0, done in zip(inputs, finished, strict=True):
         best = refine(plugin, x0).best
-        context = {name: best.meta[name][None] for name in plugin.context_shapes}
-        [expected] = plugin.decode(best.x[None], context, [x0])
+        [expected] = plugin.decode(best.x[None], [x0])
         if expected.array.dtype == np.uint8:
             # A pixel whose two best classes tie may fall either way.
             assert (done.answer.array == expected.array).mean() > 0.999

@@ -1,0 +1,221 @@
+"""Serving one plugin's tickets, tick by tick, with a clock that only moves when told."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from sage_edge import native
+from sage_edge.errors import CancelledRequestError, DeadlineError, EngineError
+from sage_edge.orchestrator.queue import WaitingRoom
+from sage_edge.orchestrator.request import Ticket
+from sage_edge.orchestrator.worker import Worker
+from sage_edge.runtime import CpuRefiner
+from sage_edge.telemetry import Metrics, RunDirectory
+from tests.fakes import FakeClock
+from tests.quadratic import QuadraticPlugin
+
+NEVER_NS = 2**63 - 1
+STEP_NS = 10_000_000
+
+
+class Bench:
+    """A worker on a fake clock whose engine takes STEP_NS for a step."""
+
+    def __init__(self, slots=2, capacity=16):
+        self.clock = FakeClock()
+        self.plugin = QuadraticPlugin(before_step=self._pass_a_step)
+        self.ring = native.Ring(1024)
+        self.reader = native.RingReader(self.ring)
+        self.refiner = CpuRefiner(
+            self.plugin,
+            slots=slots,
+            ring=self.ring,
+            plugin_number=0,
+            threads=1,
+            now_ns=self.clock.monotonic_ns,
+        )
+        self.room = WaitingRoom(capacity)
+        self.worker = Worker(
+            self.plugin,
+            self.refiner,
+            self.room,
+            clock=self.clock,
+            power_w=10.0,
+            metrics=Metrics(),
+            directory=RunDirectory(),
+        )
+        self.engine_error = None
+        self._count = 0
+
+    def _pass_a_step(self):
+        self.clock.advance(STEP_NS / 1e9)
+        if self.engine_error:
+            raise self.engine_error
+
+    def ask(self, target, *, deadline_ns=NEVER_NS, **limits):
+        self._count += 1
+        policy = self.plugin.halting.replace(deadline_ns=deadline_ns, **limits)
+        x0 = np.full(6, target, np.float32)
+        now_ns = self.clock.monotonic_ns()
+        ticket = Ticket(self._count, f"r{self._count}", "quadratic", x0, policy, now_ns, deadline_ns)
+        self.room.put(ticket)
+        return ticket
+
+    def serve(self, rounds=100):
+        for _ in range(rounds):
+            self.worker.serve_once(wait=False)
+
+
+def test_a_request_is_answered_with_its_converged_state():
+    bench = Bench()
+    ticket = bench.ask(4.0)
+    bench.serve()
+    result = ticket.future.result(timeout=0)
+    assert result.run.halt_reason == "slope<eps"
+    assert not result.is_partial
+    # E halves its root at each step from 16; the range of three states is below 1e-3 from 2^-4 on.
+    energies = [16.0 * 0.25**k for k in range(40)]
+    steps = next(k for k in range(2, 40) if energies[k - 2] - energies[k] < 1e-3)
+    assert result.run.step_idx == steps
+    np.testing.assert_allclose(result.answer.array, 4.0 * (1 - 0.5**steps), rtol=1e-5)
+
+
+def test_max_steps_counts_steps_and_zero_gives_the_initial_answer():
+    bench = Bench()
+    tickets = [bench.ask(4.0, max_steps=n) for n in (0, 1, 3)]
+    bench.serve()
+    results = [ticket.future.result(timeout=0) for ticket in tickets]
+    assert [r.run.step_idx for r in results] == [0, 1, 3]
+    assert {r.run.halt_reason for r in results} == {"max_steps"}
+    assert all(r.is_partial for r in results)
+
+
+def test_a_deadline_ends_the_run_before_it_with_the_best_answer_so_far():
+    bench = Bench()
+    bench.serve(1)
+    warm = bench.ask(4.0)
+    bench.serve()
+    assert warm.future.done()
+    deadline_ns = bench.clock.monotonic_ns() + 5 * STEP_NS + STEP_NS // 2
+    ticket = bench.ask(90.0, deadline_ns=deadline_ns)
+    bench.serve()
+    result = ticket.future.result(timeout=0)
+    assert result.run.halt_reason == "timeout"
+    assert result.is_partial
+    assert 1 <= result.run.step_idx <= 5
+    assert bench.clock.monotonic_ns() <= deadline_ns
+
+
+def test_a_deadline_shorter_than_a_step_gets_the_initial_answer():
+    bench = Bench()
+    bench.ask(4.0)
+    bench.serve()
+    ticket = bench.ask(4.0, deadline_ns=bench.clock.monotonic_ns() + STEP_NS // 10)
+    bench.serve()
+    result = ticket.future.result(timeout=0)
+    assert (result.run.halt_reason, result.run.step_idx) == ("timeout", 0)
+
+
+def test_a_deadline_that_has_passed_in_the_queue_is_refused_as_soon_as_it_is_seen():
+    bench = Bench(slots=1)
+    running = bench.ask(4.0)
+    bench.worker.serve_once(wait=False)
+    late = bench.ask(4.0, deadline_ns=bench.clock.monotonic_ns() + STEP_NS // 2)
+    bench.serve(2)
+    assert not running.future.done()
+    with pytest.raises(DeadlineError):
+        late.future.result(timeout=0)
+
+
+def test_a_cancelled_run_frees_its_slot_before_the_next_step():
+    bench = Bench(slots=1)
+    first = bench.ask(90.0)
+    bench.serve(2)
+    steps = bench.refiner.live
+    waiting = bench.ask(4.0)
+    first.cancel()
+    before_ns = bench.clock.monotonic_ns()
+    bench.worker.serve_once(wait=False)
+    assert steps == 1
+    assert bench.refiner.live == 0
+    assert bench.clock.monotonic_ns() == before_ns  # no engine ran for it
+    with pytest.raises(CancelledRequestError):
+        first.future.result(timeout=0)
+    bench.serve()
+    assert waiting.future.result(timeout=0).run.halt_reason == "slope<eps"
+    reasons = bench.reader.drain(1024)
+    closing = reasons[(reasons["run_id"] == 1) & (reasons["halt_reason"] != 0)]
+    assert [native.HALT_REASONS[code] for code in closing["halt_reason"]] == ["cancelled"]
+
+
+def test_a_freed_slot_is_refilled_before_the_next_tick():
+    bench = Bench(slots=2)
+    long, short, third = bench.ask(90.0), bench.ask(1.0, max_steps=1), bench.ask(90.0)
+    bench.serve(1)
+    assert short.future.done()
+    bench.serve(1)
+    assert bench.refiner.live == 2
+    assert not long.future.done()
+    records = bench.reader.drain(1024)
+    assert set(records["run_id"]) == {long.run_id, short.run_id, third.run_id}
+
+
+def test_budget_and_quality_end_a_run_with_their_own_reasons():
+    bench = Bench()
+    # Two live slots share each tick: 10 ms / 2 = 5000 us for each.
+    by_budget = bench.ask(90.0, budget_us=12_000.0)
+    by_quality = bench.ask(90.0, target_E_norm=1e3)
+    bench.serve(3)
+    quality = by_quality.future.result(timeout=0)
+    bench.serve()
+    budget = by_budget.future.result(timeout=0)
+    assert budget.run.halt_reason == "budget"
+    assert budget.run.spent_us <= 12_000.0
+    assert quality.run.halt_reason == "confidence"
+    assert quality.run.best_E <= 1e3
+    assert budget.ATP_spent == pytest.approx(10.0 * budget.run.spent_us / 1e3)
+
+
+def test_a_nan_energy_ends_the_run_as_diverged_with_the_best_earlier_state():
+    bench = Bench(slots=1)
+    ticket = bench.ask(4.0)
+    bench.serve(2)
+    inner = bench.plugin.advance
+
+    def broken(z, context, step_size):
+        delta, terms = inner(z, context, step_size)
+        return delta, np.full_like(terms, np.nan)
+
+    bench.plugin.advance = broken
+    bench.serve()
+    result = ticket.future.result(timeout=0)
+    assert result.run.halt_reason == "diverged"
+    assert result.run.best_step == 2
+    np.testing.assert_allclose(result.answer.array, 4.0 * (1 - 0.5**2))
+    assert math.isfinite(result.run.best_E)
+
+
+def test_a_failing_engine_fails_its_requests_and_not_the_service():
+    bench = Bench()
+    bench.worker.start()
+    bench.engine_error = RuntimeError("a broken kernel")
+    lost = bench.ask(4.0)
+    with pytest.raises(EngineError, match="RuntimeError"):
+        lost.future.result(timeout=10)
+    bench.engine_error = None
+    assert bench.ask(4.0).future.result(timeout=10).run.halt_reason == "slope<eps"
+    bench.room.close()
+    bench.worker.join(10)
+    assert not bench.worker.is_alive
+
+
+def test_closing_the_room_finishes_what_was_accepted():
+    bench = Bench(slots=1)
+    tickets = [bench.ask(4.0) for _ in range(5)]
+    bench.room.close()
+    bench.worker.start()
+    bench.worker.join(10)
+    assert [t.future.result(timeout=0).run.halt_reason for t in tickets] == ["slope<eps"] * 5

@@ -1,0 +1,98 @@
+"""Images in and out."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sage_edge.errors import FrameError, FrameTooLargeError
+from sage_edge.frames import decode_image, mask_png, overlay_png
+
+PALETTE = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
+
+
+def encoded(array, kind, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_claiming(width, height):
+    """A PNG whose header claims a size that its few bytes do not hold."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (17, 23, 3), np.uint8)
+
+
+def test_lossless_images_come_back_exactly(picture):
+    np.testing.assert_array_equal(decode_image(encoded(picture, "PNG"), 1000), picture)
+    np.testing.assert_array_equal(decode_image(encoded(picture, "WEBP", lossless=True), 1000), picture)
+
+
+def test_a_jpeg_comes_back_nearly():
+    smooth = np.broadcast_to(np.arange(0, 200, 4, dtype=np.uint8)[:, None, None], (50, 40, 3)).copy()
+    difference = decode_image(encoded(smooth, "JPEG", quality=95), 10_000).astype(int) - smooth
+    assert abs(difference).max() <= 6
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16"])
+def test_other_pixel_formats_become_rgb(mode, picture):
+    image = Image.fromarray(picture)
+    image = image.convert("L").convert("I;16") if mode == "I;16" else image.convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG" if mode == "CMYK" else "PNG")
+    assert decode_image(buffer.getvalue(), 1000).shape == (17, 23, 3)
+
+
+def test_a_huge_claim_is_refused_before_anything_is_decoded():
+    for size in ((60000, 60000), (12000, 9000), (40, 26)):
+        with pytest.raises(FrameTooLargeError, match="1000 pixels"):
+            decode_image(png_claiming(*size), 1000)
+
+
+@pytest.mark.parametrize("content", [b"not an image", b"", b"GIF89a" + b"\0" * 40, png_claiming(20, 20)])
+def test_what_is_no_image_is_refused(content):
+    with pytest.raises(FrameError) as caught:
+        decode_image(content, 1000)
+    assert "0x" not in str(caught.value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.integers(0, 10_000), st.integers(0, 255), st.booleans())
+def test_damaged_images_decode_or_are_refused_and_nothing_else(kind, place, value, cut):
+    content = bytearray(encoded(np.full((40, 40, 3), 90, np.uint8), kind))
+    content[place % len(content)] = value
+    damaged = bytes(content[: place % len(content)] if cut else content)
+    try:
+        assert decode_image(damaged, 10_000).ndim == 3
+    except (FrameError, FrameTooLargeError):
+        pass
+
+
+def test_a_mask_png_holds_the_class_numbers_and_the_colours():
+    mask = np.random.default_rng(1).integers(0, 3, (9, 11), np.uint8)
+    image = Image.open(io.BytesIO(mask_png(mask, PALETTE)))
+    np.testing.assert_array_equal(np.asarray(image), mask)
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), np.asarray(PALETTE, np.uint8)[mask])
+
+
+def test_an_overlay_leaves_the_background_and_tints_the_rest():
+    frame = np.full((2, 2, 3), 100, np.uint8)
+    mask = np.array([[0, 1], [2, 0]], np.uint8)
+    shown = np.asarray(Image.open(io.BytesIO(overlay_png(frame, mask, PALETTE))))
+    assert shown.tolist() == [[[100] * 3, [177, 50, 50]], [[50, 177, 50], [100] * 3]]

@@ -1,0 +1,148 @@
+"""The documents tell the truth: their commands run, their links lead somewhere, their lists are complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from sage_edge import Settings
+from sage_edge import errors as error_tree
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("engines/**/*.md")])
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def readme_commands(program):
+    """The README's shell commands that start with a program, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(program)]
+
+
+@pytest.fixture(scope="module")
+def served():
+    """The service that `make run` starts, on a free port."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "demos/quickstart.py", "--port", str(port), "--keep-serving"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C" in line:
+            break
+    assert process.poll() is None, "".join(lines)
+    yield port
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    process.stdout.close()
+
+
+def test_make_demo_prints_the_result_and_exits_with_0(tmp_path):
+    [run] = readme_commands("make run")
+    command = [*shlex.split(run.replace("run", "demo")), f"PORT={free_port()}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("steps", "energy", "trust", "halt", "ms", "mask.png", "/v1/telemetry", "/metrics"):
+        assert word in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("command", readme_commands("curl"))
+def test_the_readmes_requests_are_answered(served, command, tmp_path):
+    command = command.replace("127.0.0.1:8080", f"127.0.0.1:{served}").replace(
+        "mask.png", str(tmp_path / "m.png")
+    )
+    done = subprocess.run(
+        [*shlex.split(command), "--fail-with-body"], cwd=ROOT, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    if "image/png" in command:
+        assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+    elif "event-stream" in command:
+        assert b"event: step" in done.stdout
+        assert b"event: result" in done.stdout
+    elif "telemetry" in command:
+        assert len([json.loads(line) for line in done.stdout.splitlines()]) == 3
+    else:
+        assert json.loads(done.stdout)["trust"] > 0
+
+
+@pytest.mark.parametrize("command", readme_commands(".venv/bin/sage-edge"))
+def test_the_readmes_commands_run(command, tmp_path):
+    arguments = shlex.split(command)[1:]
+    if arguments[0] == "refine":
+        arguments += ["--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "sage_edge", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_paths_lead_somewhere(document):
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_map_from_prose_to_code_names_what_exists():
+    paths = re.findall(r"`((?:sage_edge|csrc|engines|schemas|demos|benchmarks|docs)[\w/.]*)`", README)
+    assert len(paths) >= 12
+    for path in paths:
+        assert (ROOT / path).exists(), path
+
+
+def test_every_setting_is_documented_with_its_default():
+    text = (ROOT / "docs" / "SETTINGS.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
+    assert set(rows) == {entry.name for entry in fields(Settings)}
+    for entry in fields(Settings):
+        default = ",".join(entry.default) if isinstance(entry.default, tuple) else entry.default
+        assert rows[entry.name] == f"`{default}`", entry.name
+
+
+def test_every_error_code_and_route_is_documented():
+    text = (ROOT / "docs" / "HTTP_API.md").read_text(encoding="utf-8")
+    classes = [c for c in vars(error_tree).values() if isinstance(c, type) and issubclass(c, Exception)]
+    for cls in classes:
+        assert f"`{cls.code}`" in text, cls.code
+    from sage_edge.service import openapi  # noqa: F401 - the routers register when they are imported
+    from sage_edge.service import refine, status, telemetry
+
+    for module in (refine, status, telemetry):
+        for route in module.router.routes:
+            assert route.path in text, route.path
+
+
+def test_the_repository_names_no_machine():
+    words = re.compile(r"/home/|/root/|/work/|pythonhosted|registry\.npmjs|deb\.debian")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in listed.splitlines():
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".toml", ".json", ".cpp", ".h", ".txt", "") and path != Path(
+            __file__
+        ):
+            assert not words.search(path.read_text(encoding="utf-8", errors="replace")), name
