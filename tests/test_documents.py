@@ -18,6 +18,7 @@ import pytest
 
 from sage_edge import Settings
 from sage_edge import errors as error_tree
+from sage_edge.service import refine, status, telemetry
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("engines/**/*.md")])
@@ -62,7 +63,9 @@ def test_make_demo_prints_the_result_and_exits_with_0(tmp_path):
     [run] = readme_commands("make run")
     command = [*shlex.split(run.replace("run", "demo")), f"PORT={free_port()}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("steps", "energy", "trust", "halt", "ms", "mask.png", "/v1/telemetry", "/metrics"):
         assert word in done.stdout
@@ -95,7 +98,12 @@ def test_the_readmes_commands_run(command, tmp_path):
     if arguments[0] == "refine":
         arguments += ["--out", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "sage_edge", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "sage_edge", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -129,9 +137,6 @@ def test_every_error_code_and_route_is_documented():
     classes = [c for c in vars(error_tree).values() if isinstance(c, type) and issubclass(c, Exception)]
     for cls in classes:
         assert f"`{cls.code}`" in text, cls.code
-    from sage_edge.service import openapi  # noqa: F401 - the routers register when they are imported
-    from sage_edge.service import refine, status, telemetry
-
     for module in (refine, status, telemetry):
         for route in module.router.routes:
             assert route.path in text, route.path

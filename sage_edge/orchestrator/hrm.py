@@ -194,10 +194,11 @@ class HRM:
         """The plugin's halting rule under a request's own limits."""
         policy = plugin.halting.replace(deadline_ns=deadline_ns)
         if budget.max_steps is not None:
-            cap = self.settings.max_steps_cap
+            cap = self.settings.step_cap
             if budget.max_steps > cap:
+                profile = self.settings.profile
                 raise ParameterError(
-                    f"max_steps: expected at most {cap} (max_steps_cap), got {budget.max_steps}"
+                    f"max_steps: expected at most {cap} (profile {profile}), got {budget.max_steps}"
                 )
             policy = policy.replace(max_steps=budget.max_steps)
         if budget.eps is not None:

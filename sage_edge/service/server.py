@@ -13,6 +13,7 @@ from sage_edge.config import Settings
 from sage_edge.errors import ConfigError
 from sage_edge.orchestrator import open_hrm
 from sage_edge.service.app import create_app
+from sage_edge.service.context import Context
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class _DrainingServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
-        self._context = app.state.context
+        self._context: Context = app.state.context
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note the signal. uvicorn's own way would raise it again at the end, before the telemetry is out."""
@@ -30,7 +31,7 @@ class _DrainingServer(uvicorn.Server):
         self.should_exit = self._context.is_draining = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        log.info("draining within_s=%g", self._drain_s)
+        log.info("draining within_s=%g", self._context.settings.drain_s)
         self._context.hrm.telemetry.hub.close()
         await super().shutdown(sockets)
 
@@ -57,9 +58,8 @@ def serve(settings: Settings) -> None:
             timeout_keep_alive=30,
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
-        host, port = listener.getsockname()[:2]
         backends = {name: lane["backend"] for name, lane in hrm.status().items()}
-        log.info("serving url=http://%s:%d profile=%s backends=%s", host, port, settings.profile, backends)
+        log.info("serving url=%s profile=%s backends=%s", _url(listener), settings.profile, backends)
         _DrainingServer(config, app).run(sockets=[listener])
     finally:
         hrm.close()
@@ -76,6 +76,11 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as exc:
         listener.close()
         raise ConfigError(
-            f"port: cannot listen on {host}:{port}: {exc.strerror}; choose another --port"
+            f"cannot listen on {host} port {port}: {exc.strerror}; choose another --port or --host"
         ) from exc
     return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -50,7 +50,7 @@ async def status(request: Request) -> dict[str, Any]:
 async def plugins(request: Request) -> dict[str, Any]:
     """Each plugin's invariants and default halting rule."""
     context = context_of(request)
-    cap = context.settings.max_steps_cap
+    cap = context.settings.step_cap
     return {name: _describe(plugin, cap) for name, plugin in context.hrm.plugins.items()}
 
 

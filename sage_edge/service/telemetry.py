@@ -24,9 +24,7 @@ class Span(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    after: int = Field(
-        -1, ge=-1, description="Sequence number of the last record already seen; -1 for all."
-    )
+    after: int = Field(-1, ge=-1, description="Sequence number of the last record already seen; -1 for all.")
     limit: int = Field(1000, ge=1, le=10_000)
 
 
