@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import fields, replace
@@ -17,7 +19,7 @@ from tqdm import tqdm
 from sage_edge import doctor
 from sage_edge.clock import SystemClock
 from sage_edge.config import VERSION, Settings, load_settings
-from sage_edge.errors import ConfigError, EngineError, InputError, ParameterError, SageError
+from sage_edge.errors import ConfigError, EngineError, ParameterError, SageError
 from sage_edge.evaluation import evaluate, find_labelled
 from sage_edge.frames import decode_image, mask_png, overlay_png
 from sage_edge.orchestrator import HRM, Budget, Result, open_hrm
@@ -38,8 +40,21 @@ def main(arguments: list[str] | None = None) -> int:
     except SageError as exc:
         print(f"sage-edge: {exc}", file=sys.stderr)
         return EXIT_INPUT
-    except (KeyboardInterrupt, BrokenPipeError):
+    except BrokenPipeError:  # `| head` has seen enough; nothing more can be written at the exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as exc:
+        print(f"sage-edge: {_describe(exc)}", file=sys.stderr)
+        return EXIT_INPUT
+    except KeyboardInterrupt:
         return 130
+
+
+def _describe(exc: OSError | SageError, path: Path | None = None) -> str:
+    """An error in one line that names its file."""
+    if isinstance(exc, OSError):
+        return f"{exc.filename or path}: {exc.strerror or exc}"
+    return f"{path}: {exc}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,12 +75,20 @@ def _parser() -> argparse.ArgumentParser:
     telemetry = commands.add_parser("telemetry", help="Read telemetry files.").add_subparsers(required=True)
     shown = command("tail", "Print the last records of a file.", _tail, telemetry)
     shown.add_argument("file", type=Path)
-    shown.add_argument("-n", "--lines", type=int, default=10, help="how many (default 10)")
+    shown.add_argument("-n", "--lines", type=_count, default=10, help="how many (default 10)")
     shown.add_argument("-f", "--follow", action="store_true", help="go on with new ones")
     checked = command("validate", "Check every record of a file against the schema.", _validate, telemetry)
     checked.add_argument("file", type=Path)
     _add_settings(command("doctor", "Say what is installed, what is used, and what to do.", _doctor))
     return parser
+
+
+def _count(text: str) -> int:
+    """A number of things; a ValueError is argparse's word for a usage error."""
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, got {count}")
+    return count
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -118,19 +141,29 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _refine(options: argparse.Namespace) -> int:
-    settings = replace(_settings(options), telemetry_dir="", log_level="warning")
+    settings = replace(_settings(options), telemetry_dir="")
     budget = Budget(**{entry.name: getattr(options, f"budget_{entry.name}") for entry in fields(Budget)})
+    _refuse_twins(options.images)
     options.out.mkdir(parents=True, exist_ok=True)
     failed = 0
     with closing(open_hrm(settings)) as hrm:
         files = tqdm(options.images, unit="frame", disable=len(options.images) < 2)
         for path in files:
             try:
-                line = _refine_file(hrm, path, budget, options.out, settings.max_frame_pixels)
-            except (InputError, OSError) as exc:
-                line, failed = f"{path}: {exc}", failed + 1
-            files.write(line)
+                files.write(_refine_file(hrm, path, budget, options.out, settings.max_frame_pixels))
+            except (SageError, OSError) as exc:
+                files.write(f"sage-edge: {_describe(exc, path)}", file=sys.stderr)
+                failed += 1
     return EXIT_INPUT if failed else 0
+
+
+def _refuse_twins(images: list[Path]) -> None:
+    """Two files of one name would overwrite each other's results."""
+    stem, count = Counter(path.stem for path in images).most_common(1)[0]
+    if count > 1:
+        raise ParameterError(
+            f"IMAGE: {count} files would write {stem}.mask.png; give each call its own --out"
+        )
 
 
 def _refine_file(hrm: HRM, path: Path, budget: Budget, out: Path, max_pixels: int) -> str:
@@ -152,13 +185,15 @@ def _summary(result: Result) -> str:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    settings = replace(_settings(options), telemetry_dir="", log_level="warning")
+    settings = replace(_settings(options), telemetry_dir="")
     frames = find_labelled(options.data, options.split)
+    if options.json:
+        options.json.touch()  # better refused now than after an hour of work
     with closing(open_hrm(settings)) as hrm:
         report = evaluate(hrm, frames, void=options.void)
     report["split"] = options.split
     if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     out = sys.stdout
     out.write(f"{report['model']} on {options.split}: {report['frames']} frames, {report['backend']}\n")
     out.write(f"{'run':>10} {'mIoU':>7} {'steps':>6} {'MMAC':>7} {'trust':>6}\n")
@@ -175,35 +210,19 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _tail(options: argparse.Namespace) -> int:
-    with _readable(options.file):
-        for line in tail(options.file, limit=options.lines, follow=options.follow, clock=SystemClock()):
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+    for line in tail(options.file, limit=options.lines, follow=options.follow, clock=SystemClock()):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
     return 0
 
 
 def _validate(options: argparse.Namespace) -> int:
-    with _readable(options.file):
-        report = validate_file(options.file, TelemetryValidator(load_schema()))
+    report = validate_file(options.file, TelemetryValidator(load_schema()))
     for number, message in report.invalid[:20]:
         sys.stdout.write(f"{options.file}:{number}: {message}\n")
     bad = len({number for number, _ in report.invalid})
     sys.stdout.write(f"{report.records} records, {bad} invalid\n")
     return EXIT_INPUT if bad else 0
-
-
-class _readable:  # noqa: N801 - a context manager that reads like a word
-    """Turns the errors of opening a file that the user named into one line."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
-        if isinstance(exc, OSError) and not isinstance(exc, BrokenPipeError):
-            raise ParameterError(f"{self._path}: cannot be read: {exc.strerror}") from exc
 
 
 def _doctor(options: argparse.Namespace) -> int:

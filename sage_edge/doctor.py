@@ -57,9 +57,12 @@ def _telemetry(settings: Settings) -> str:
     if not settings.telemetry_dir:
         return "in memory only, as set"
     folder = Path(settings.telemetry_dir)
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not os.access(nearest, os.W_OK):
-        return f"{folder}: not writable; serving works, records are kept in memory only and counted as lost"
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        return (
+            f"{folder}: {nearest} is no folder that can be written to; serving works, records are kept "
+            "in memory only and counted as lost; choose another --telemetry-dir"
+        )
     return f"{folder}"
 
 

@@ -10,25 +10,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from sage_edge.errors import ConfigError
+from sage_edge.errors import ConfigError, FrameError, InputError, ParameterError, ShapeError
 from sage_edge.frames import decode_image
 from sage_edge.orchestrator import HRM, Budget, Result, Ticket
 from sage_edge.plugins.vision import VisionPlugin
 from sage_edge.quality import confusion, iou_per_class, mean_iou
 
 _IMAGE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
+_LARGEST_PIXELS = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledFrame:
-    """A frame and its labels: uint8 [H, W, 3] and uint8 [H, W]."""
+    """A frame and its labels: uint8 [H, W, 3] and integers [H, W]."""
 
     name: str
     frame: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,26 @@ class Labelled:
 
     def __iter__(self) -> Iterator[LabelledFrame]:
         for path in self.images:
-            with Image.open(self.labels / f"{path.stem}.png") as image:
-                yield LabelledFrame(path.stem, decode_image(path.read_bytes(), 1 << 28), np.asarray(image))
+            yield _read(path, self.labels / f"{path.stem}.png")
+
+
+def _read(path: Path, labels_path: Path) -> LabelledFrame:
+    """Raises InputError naming the file that cannot be used."""
+    try:
+        frame = decode_image(path.read_bytes(), _LARGEST_PIXELS)
+    except InputError as exc:
+        raise type(exc)(f"{path}: {exc}") from exc
+    try:
+        with Image.open(labels_path) as image:
+            labels = np.asarray(image)
+    except (UnidentifiedImageError, SyntaxError, ValueError) as exc:
+        raise FrameError(f"{labels_path}: the image is broken: {exc}") from exc
+    if labels.shape != frame.shape[:2] or not np.issubdtype(labels.dtype, np.integer):
+        raise ShapeError(
+            f"{labels_path}: expected integer labels {list(frame.shape[:2])} like its frame, "
+            f"got {labels.dtype} {list(labels.shape)}"
+        )
+    return LabelledFrame(path.stem, frame, labels)
 
 
 def find_labelled(data: Path, split: str) -> Labelled:
@@ -106,18 +125,24 @@ def _run(
     classes = len(plugin.model.classes)
     per_frame, steps, trusts, times_ms = [], [], [], []
     for labelled, result in _refined(hrm, frames, budget):
-        per_frame.append(confusion(labelled.labels, result.answer.array.astype(np.uint8), classes, void))
+        per_frame.append(_confusion(labelled, result, classes, void))
         steps.append(result.run.step_idx)
         trusts.append(result.trust or 0.0)
         times_ms.append(result.refine_ms)
         bar.update()
     total = np.sum(per_frame, axis=0)
+    if not total.any():
+        raise ParameterError(f"labels: expected pixels that count, got only --void {void}")
     own = np.array([mean_iou(matrix) for matrix in per_frame])
-    trust = np.array(trusts)
+    counted = np.isfinite(own)  # not so a frame that is void throughout
+    own, trust = own[counted], np.array(trusts)[counted]
     macs = plugin.model.macs
     return {
         "mIoU": mean_iou(total),
-        "IoU": dict(zip(plugin.model.classes, iou_per_class(total).tolist(), strict=True)),
+        "IoU": {
+            name: iou if np.isfinite(iou) else None  # in no label and no answer
+            for name, iou in zip(plugin.model.classes, iou_per_class(total).tolist(), strict=True)
+        },
         "mean_steps": float(np.mean(steps)),
         "mean_macs": macs["encoder"] + macs["step"] * float(np.mean(steps)) + macs["decoder"],
         "refine_ms_median": float(np.median(times_ms)),
@@ -128,6 +153,13 @@ def _run(
             "spearman": _spearman(trust, own),
         },
     }
+
+
+def _confusion(labelled: LabelledFrame, result: Result, classes: int, void: int | None) -> NDArray[np.int64]:
+    try:
+        return confusion(labelled.labels, result.answer.array.astype(np.uint8), classes, void)
+    except ParameterError as exc:
+        raise ParameterError(f"{labelled.name}: {exc}; name the label to leave out with --void") from exc
 
 
 def _refined(hrm: HRM, frames: Labelled, budget: Budget) -> Iterator[tuple[LabelledFrame, Result]]:

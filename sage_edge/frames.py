@@ -19,7 +19,7 @@ def decode_image(content: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """Decode a JPEG, PNG or WebP image.
 
     Orientation tags are not applied, so that a mask lies on the pixels as they were sent; of an
-    animation the first picture is taken; transparency is dropped.
+    animation the first picture is taken, of 16-bit grey the upper 8 bits; transparency is dropped.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -35,7 +35,7 @@ def decode_image(content: bytes, max_pixels: int) -> NDArray[np.uint8]:
                 raise FrameTooLargeError(
                     f"frame: expected at most {max_pixels} pixels, got {width} x {height}"
                 )
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(_eight_bit(image).convert("RGB"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise FrameTooLargeError(f"frame: expected at most {max_pixels} pixels, got far more") from exc
     except FrameTooLargeError:
@@ -46,6 +46,13 @@ def decode_image(content: bytes, max_pixels: int) -> NDArray[np.uint8]:
         ) from exc
     except Exception as exc:  # a decoder meets broken bytes with whatever error they lead it to
         raise FrameError(f"frame: the image is broken: {exc}") from exc
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The upper eight bits of sixteen-bit grey, which ``convert`` would clip to white."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def mask_png(mask: NDArray[np.generic], palette: Palette) -> bytes:

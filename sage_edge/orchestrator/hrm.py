@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sage_edge import native
 from sage_edge.clock import Clock, SystemClock
-from sage_edge.config import Settings
+from sage_edge.config import VERSION, Settings
 from sage_edge.errors import ParameterError, SageError, UnknownPluginError
 from sage_edge.orchestrator.queue import WaitingRoom
 from sage_edge.orchestrator.request import Budget, Ticket
@@ -59,6 +59,7 @@ class HRM:
         self.telemetry = Telemetry(
             [native.RingReader(ring) for ring in rings.values()], settings=settings, clock=self._clock
         )
+        self.telemetry.metrics.describe_build(version=VERSION, profile=settings.profile)
         self._lanes = {
             name: self._lane(plugin, rings[name], number)
             for number, (name, plugin) in enumerate(plugins.items())

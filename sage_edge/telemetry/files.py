@@ -77,7 +77,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _complete_lines(file: BinaryIO) -> Iterator[str]:
     """Lines up to the end of the file; one that is still being written is left for the next time."""
     while (line := file.readline()).endswith(b"\n"):
-        yield line[:-1].decode()
+        yield line[:-1].decode(errors="replace")
     file.seek(-len(line), os.SEEK_CUR)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -191,6 +192,17 @@ def test_stopping_drains_what_is_left():
     room.drain.start()
     room.drain.stop()
     assert len(room.records) == 100
+
+
+def test_stopping_makes_sure_against_a_power_cut(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.fstat(number).st_size))
+    journal = open_journal(tmp_path)
+    room = Room(FakeReader([raw_run([2.0, 1.5])]), journal=journal)
+    room.drain.start()
+    room.drain.stop()
+    assert flushed == [(tmp_path / FILE_NAME).stat().st_size]
+    journal.close()
 
 
 def test_a_drain_that_never_started_can_be_stopped():

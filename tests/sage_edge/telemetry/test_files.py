@@ -8,6 +8,7 @@ from sage_edge.telemetry import (
     RawRecord,
     TelemetryValidator,
     complete,
+    files,
     load_schema,
     tail,
     to_line,
@@ -79,6 +80,20 @@ def test_a_followed_file_may_rotate_without_losing_or_repeating_a_line(tmp_path)
         lambda: path.write_text("d\n"),
     )
     assert list(itertools.islice(tail(path, follow=True, clock=clock), 4)) == ["a", "b", "c", "d"]
+
+
+def test_a_line_written_between_the_last_look_and_the_rotation_is_not_missed(tmp_path, monkeypatch):
+    path = tmp_path / "log"
+    path.write_text("a\n")
+    is_replaced, rotations = files._is_replaced, [lambda: rotate(path, "b\n", "c\n")]
+
+    def rotate_first(*arguments):
+        while rotations:
+            rotations.pop()()
+        return is_replaced(*arguments)
+
+    monkeypatch.setattr(files, "_is_replaced", rotate_first)
+    assert list(itertools.islice(tail(path, follow=True, clock=FakeClock()), 3)) == ["a", "b", "c"]
 
 
 def test_a_file_of_records_is_valid(tmp_path):

@@ -93,7 +93,8 @@ def test_a_full_disk_costs_records_but_not_the_service(tmp_path, caplog):
     assert os.strerror(28) in caplog.text  # ENOSPC
     (tmp_path / FILE_NAME).unlink()
     journal.append([line(4), line(5)])
-    assert written(tmp_path) == [4, 5]
+    journal.append([line(6)])
+    assert written(tmp_path) == [4, 5, 6]
     assert caplog.text.count("telemetry_journal_resumed lost=6") == 1
     assert journal.lost == 6
     journal.close()

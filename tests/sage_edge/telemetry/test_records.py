@@ -132,6 +132,11 @@ def test_a_closing_record_says_that_it_repeats_a_state():
     assert complete(closing, run_info(), seq=0, unix_offset_ns=0)["closing"]
 
 
+def test_a_line_never_holds_what_json_does_not_know():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_line({"E": float("nan")})
+
+
 def test_values_of_the_mailbox_are_kept_to_the_last_bit():
     record = completed([float(np.float32(0.1))])[0]
     assert np.float32(record["E"]) == np.float32(0.1)

@@ -49,6 +49,7 @@ def test_files_hold_the_newest_lines_in_order_and_within_their_size(lines, max_b
     assert b"".join(lines).endswith(b"".join(contents))
     assert len(contents) <= backups + 1
     assert all(len(content) <= max_bytes or content.count(b"\n") == 1 for content in contents)
+    assert all(contents[:-1]), "no file is turned over before it holds a line"
     if len(contents) <= backups:
         assert b"".join(contents) == b"".join(lines), "nothing is dropped before the backups are used up"
     assert newest == (lines[-1] if lines else None)
@@ -66,6 +67,14 @@ def test_a_line_that_was_cut_off_is_removed_before_the_next_is_written(lines, cu
             file.write(line)
         file.close()
         assert path.read_bytes() == kept + b"".join(more)
+
+
+def test_a_file_is_filled_to_its_last_byte(tmp_path):
+    file = RotatingFile(tmp_path / "log", max_bytes=10, backups=1)
+    for line in (b"four\n", b"more\n", b"next\n"):
+        file.write(line)
+    file.close()
+    assert generations(tmp_path / "log") == [b"four\nmore\n", b"next\n"]
 
 
 def test_the_removal_of_a_cut_off_line_is_said_with_its_size(tmp_path, caplog):
