@@ -10,7 +10,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request
 
-from sage_edge import HRM, Answer, Encoded, Invariants, Settings
+from sage_edge import HRM, Answer, Encoded, Invariants, LatentSlots, Settings
 from sage_edge.native import HaltPolicy
 from sage_edge.service import create_app
 
@@ -24,6 +24,9 @@ class InstantPlugin:
     state_shape: tuple[int, ...] = (1,)
     context_shapes: Mapping[str, tuple[int, ...]] = {}
     lo, hi, step_size = 0.0, 1.0, 1.0
+
+    def open_slots(self, capacity: int, threads: int) -> LatentSlots:
+        return LatentSlots(self, capacity=capacity, threads=threads)
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:
         return frame

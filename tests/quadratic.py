@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sage_edge import Answer, Encoded, Invariants, IRPPlugin, IRPState
+from sage_edge import Answer, Encoded, Invariants, IRPPlugin, IRPState, LatentSlots
 from sage_edge.errors import ShapeError
 from sage_edge.native import HaltPolicy
 
@@ -30,6 +30,9 @@ class QuadraticPlugin(IRPPlugin):
         self.state_shape = (size,)
         self.context_shapes = {"target": (size,)}
         self._before_step = before_step
+
+    def open_slots(self, capacity, threads):
+        return LatentSlots(self, capacity=capacity, threads=threads)
 
     def prepare(self, frame):
         if frame.shape != self.state_shape:

@@ -68,11 +68,9 @@ class HRM:
     def _lane(self, plugin: Servable, ring: native.Ring, number: int) -> _Lane:
         settings = self.settings
         refiner = CpuRefiner(
-            plugin,
-            slots=settings.slots,
+            plugin.open_slots(settings.slots, settings.thread_count),
             ring=ring,
             plugin_number=number,
-            threads=settings.thread_count,
             now_ns=self._clock.monotonic_ns,
         )
         room = WaitingRoom(settings.queue_size)
@@ -216,7 +214,7 @@ class HRM:
             request_id=ticket.request_id,
             plugin=plugin.name,
             plugin_version=plugin.version,
-            backend=lane.refiner.backend,
+            backend=plugin.backend,
             device=platform.machine(),
             model_sha256=plugin.model_sha256,
             E_scale=ticket.policy.E_scale,
@@ -240,7 +238,7 @@ def _lane_status(lane: _Lane) -> dict[str, Any]:
     refiner = lane.refiner
     return {
         "version": lane.plugin.version,
-        "backend": refiner.backend,
+        "backend": lane.plugin.backend,
         "model_sha256": lane.plugin.model_sha256,
         "slots": refiner.live + refiner.free,
         "live": refiner.live,

@@ -9,23 +9,27 @@ from numpy.typing import NDArray
 
 from sage_edge.irp import Invariants
 from sage_edge.native import HaltPolicy
-from sage_edge.runtime import SlotProgram
+from sage_edge.runtime import SlotStates
 
 
-class Servable(SlotProgram, Protocol):
-    """A plugin that can be served: its slot program, and what a request and a record ask of it."""
+class Servable(Protocol):
+    """A plugin that can be served: its slots, and what a request and a record ask of it."""
 
     name: str
     version: str
     invariants: Invariants
     halting: HaltPolicy
+    backend: str
 
     @property
     def model_sha256(self) -> str | None:
         """Digest of what was learned, None for a plugin without a model."""
 
+    def open_slots(self, capacity: int, threads: int) -> SlotStates:
+        """Room for the states of ``capacity`` runs, for one refiner's thread."""
+
     def prepare(self, frame: NDArray[np.generic]) -> Any:
-        """Check a frame and make it what ``encode`` takes. Raises ShapeError."""
+        """Check a frame and make it what the slots load. Raises ShapeError."""
 
     def trust(self, E_norm: float) -> float | None:
         """Expected quality in [0, 1] of an answer with this energy; None without a calibration."""

@@ -132,7 +132,7 @@ class Worker:
             Result(
                 request_id=ticket.request_id,
                 plugin=self._plugin.name,
-                backend=self._refiner.backend,
+                backend=self._plugin.backend,
                 answer=finished.answer,
                 run=run,
                 E_scale=policy.E_scale,

@@ -14,6 +14,7 @@ from sage_edge.config import Settings
 from sage_edge.errors import ShapeError
 from sage_edge.irp import Answer, Invariants, IRPPlugin, IRPState
 from sage_edge.plugins.vision_model import VisionModel, find_model, load_model
+from sage_edge.runtime import LatentSlots
 from sage_edge.runtime.program import Encoded, Float32
 
 
@@ -96,6 +97,10 @@ class VisionPlugin(IRPPlugin):
             image = image.resize(size, Image.Resampling.BILINEAR)
         tensor = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
         return PreparedFrame(np.ascontiguousarray(tensor), frame.shape[0], frame.shape[1])
+
+    def open_slots(self, capacity: int, threads: int) -> LatentSlots:
+        """Latents stepped by this plugin's engines."""
+        return LatentSlots(self, capacity=capacity, threads=threads)
 
     # The slot program: arrays with a batch axis in, arrays out.
 

@@ -4,5 +4,17 @@ from sage_edge.runtime.cpu_refiner import CpuRefiner, Finished, Job
 from sage_edge.runtime.engine import OnnxEngine
 from sage_edge.runtime.estimate import Estimate
 from sage_edge.runtime.program import Encoded, SlotProgram
+from sage_edge.runtime.slots import FirstStates, LatentSlots, SlotStates
 
-__all__ = ["CpuRefiner", "Encoded", "Estimate", "Finished", "Job", "OnnxEngine", "SlotProgram"]
+__all__ = [
+    "CpuRefiner",
+    "Encoded",
+    "Estimate",
+    "Finished",
+    "FirstStates",
+    "Job",
+    "LatentSlots",
+    "OnnxEngine",
+    "SlotProgram",
+    "SlotStates",
+]

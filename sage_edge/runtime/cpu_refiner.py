@@ -10,7 +10,7 @@ import numpy as np
 
 from sage_edge import native
 from sage_edge.runtime.estimate import Estimate
-from sage_edge.runtime.program import SlotProgram
+from sage_edge.runtime.slots import SlotStates
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,10 @@ class Job:
 
 
 class Finished(NamedTuple):
-    """A refinement that ended: its job, its decoded answer and what the run measured."""
+    """A refinement that ended: its job, its decoded answer and what the run measured.
+
+    The answer is None for a refinement that was cancelled.
+    """
 
     job: Job
     answer: Any
@@ -39,38 +42,22 @@ class Finished(NamedTuple):
 
 
 class CpuRefiner:
-    """Runs one plugin's slot program with ONNX Runtime and the compiled kernel.
+    """Keeps the slots of one plugin full, ticks them, and halts and answers each.
 
-    Live slots are always rows 0 .. live-1 of every array, so that an engine sees one contiguous batch
-    without dead rows. A slot that halts is refilled by the next ``admit``; a hole that stays is closed
-    by moving the last live row into it.
+    Live slots are always rows 0 .. live-1, so that an engine sees one contiguous batch without dead
+    rows. A slot that halts is refilled by the next ``admit``; a hole that stays is closed by moving the
+    last live row into it.
 
     Threads: every method belongs to the one thread that ticks; it is also the ring's producer.
     """
 
     def __init__(
-        self,
-        program: SlotProgram,
-        *,
-        slots: int,
-        ring: native.Ring,
-        plugin_number: int,
-        threads: int,
-        now_ns: Callable[[], int],
+        self, states: SlotStates, *, ring: native.Ring, plugin_number: int, now_ns: Callable[[], int]
     ) -> None:
-        self._program = program
+        self._states = states
         self._now_ns = now_ns
-        self._table = native.SlotTable(slots, ring, plugin_number)
-        self._pool = native.ThreadPool(threads)
+        self._table = native.SlotTable(states.capacity, ring, plugin_number)
         self._jobs: list[Job] = []
-        shape = (slots, *program.state_shape)
-        self._z = np.zeros(shape, np.float32)
-        self._best = np.zeros(shape, np.float32)
-        self._context = {
-            name: np.zeros((slots, *row), np.float32) for name, row in program.context_shapes.items()
-        }
-        self._step_size = np.full(slots, program.step_size, np.float32)
-        self.backend = program.backend
         #: Time from one halting decision to the next, engine and refills included.
         self.tick_time = Estimate()
         self.encode_time = Estimate()
@@ -88,24 +75,7 @@ class CpuRefiner:
     @property
     def free(self) -> int:
         """Slots that ``admit`` can fill."""
-        return int(self._table.capacity) - self.live
-
-    def warm_up(self) -> None:
-        """Run every engine at both batch sizes, so that no request pays for it and the times are known."""
-        for count in (int(self._table.capacity), 1):
-            inputs = [self._program.example()] * count
-            for _ in range(2):
-                times = [self._now_ns()]
-                encoded = self._program.encode(inputs)
-                times.append(self._now_ns())
-                self._program.advance(encoded.z, encoded.context, self._step_size[:count])
-                times.append(self._now_ns())
-                self._program.decode(encoded.z, inputs)
-                times.append(self._now_ns())
-        for estimate, start_ns, end_ns in zip(
-            (self.encode_time, self.tick_time, self.decode_time), times, times[1:], strict=False
-        ):
-            estimate.add(end_ns - start_ns)
+        return self._states.capacity - self.live
 
     def admit(self, jobs: Sequence[Job]) -> list[Finished]:
         """Encode up to ``free`` jobs as one batch and give each a slot.
@@ -116,25 +86,19 @@ class CpuRefiner:
         if not jobs:
             return []
         start_ns = self._now_ns()
-        first = self.live
-        rows = slice(first, first + len(jobs))
-        encoded = self._program.encode([job.x0 for job in jobs])
-        self._z[rows] = encoded.z
-        for name, array in self._context.items():
-            array[rows] = encoded.context[name]
-        energies = encoded.energy_terms.astype(np.float64).mean(axis=1)
+        first = self._states.load(self.live, [job.x0 for job in jobs])
         now_ns = self._now_ns()
         self.encode_time.add(now_ns - start_ns)
-        charge_us = (now_ns - start_ns) / 1e3 / len(jobs)
         ended = []
-        for job, energy in zip(jobs, energies, strict=True):
+        for number, job in enumerate(jobs):
             slot, reason = self._table.admit(
                 job.run_id,
                 job.policy,
-                float(energy),
+                float(first.energies[number]),
                 now_ns=now_ns,
                 margin_ns=self._margin_ns,
-                charge_us=charge_us,
+                charge_us=(now_ns - start_ns) / 1e3 / len(jobs),
+                feasible=first.feasible is None or bool(first.feasible[number]),
             )
             self._jobs.append(job)
             if reason is not None:
@@ -145,45 +109,50 @@ class CpuRefiner:
         """One step of every live slot; returns the refinements that ended before or with it."""
         self.last_tick_ns = self.last_engine_ns = 0
         finished = self._end_cancelled()
-        live = self.live
-        if live == 0:
+        if self.live == 0:
             self._decided_ns = None
             return finished
         start_ns = self._now_ns()
-        context = {name: array[:live] for name, array in self._context.items()}
-        delta, terms = self._program.advance(self._z[:live], context, self._step_size[:live])
-        engine_end_ns = self._now_ns()
-        self.tick_time.add(engine_end_ns - (self._decided_ns or start_ns))
-        self.last_engine_ns = engine_end_ns - start_ns
-        reasons = native.latent_step(
+        self._states.advance(self.live)
+        decided_ns = self._now_ns()
+        self.last_engine_ns = decided_ns - start_ns
+        self.tick_time.add(decided_ns - (self._decided_ns or start_ns))
+        reasons = self._states.settle(
             self._table,
-            self._z,
-            delta,
-            self._best,
-            step_size=self._step_size,
-            lo=self._program.lo,
-            hi=self._program.hi,
-            energy_terms=terms,
-            now_ns=engine_end_ns,
+            now_ns=decided_ns,
             margin_ns=self._margin_ns,
-            tick_us=(engine_end_ns - start_ns) / 1e3,
-            pool=self._pool,
+            tick_us=self.last_engine_ns / 1e3,
         )
         finished += self._finish(np.flatnonzero(reasons).tolist())
-        end_ns = self._now_ns()
-        self.last_tick_ns = end_ns - start_ns
-        self._decided_ns = engine_end_ns if self.live else None
+        self.last_tick_ns = self._now_ns() - start_ns
+        self._decided_ns = decided_ns if self.live else None
         return finished
 
     def abort(self, reason: str) -> list[Job]:
         """End every live refinement without an answer; returns their jobs."""
         now_ns = self._now_ns()
         for slot in range(self.live):
-            self._table.close(slot, reason, now_ns)
+            if self._table.summary(slot).halt_reason is None:
+                self._table.close(slot, reason, now_ns)
         while self.live:
             self._table.remove(self.live - 1)
         jobs, self._jobs = self._jobs, []
         return jobs
+
+    def warm_up(self) -> None:
+        """Run every engine, so that no request pays for the first time, and learn how long they take."""
+        example = self._states.example()
+        for count in (self._states.capacity, 1, 1):
+            times_ns = [self._now_ns()]
+            self._states.load(0, [example] * count)
+            times_ns.append(self._now_ns())
+            self._states.advance(count)
+            times_ns.append(self._now_ns())
+            self._states.answers(range(count), [True] * count, [example] * count)
+            times_ns.append(self._now_ns())
+        self.encode_time.add(times_ns[1] - times_ns[0])
+        self.tick_time.add(times_ns[2] - times_ns[1])
+        self.decode_time.add(times_ns[3] - times_ns[2])
 
     @property
     def _margin_ns(self) -> int:
@@ -201,15 +170,9 @@ class CpuRefiner:
         """Decode the best states of ended slots as one batch and free the slots."""
         if not slots:
             return []
-        summaries = [self._table.summary(slot) for slot in slots]
-        states = np.stack(
-            [
-                (self._z if summary.best_is_current else self._best)[slot]
-                for slot, summary in zip(slots, summaries, strict=True)
-            ]
-        )
+        is_current = [self._table.summary(slot).best_is_current for slot in slots]
         start_ns = self._now_ns()
-        answers = self._program.decode(states, [self._jobs[slot].x0 for slot in slots])
+        answers = self._states.answers(slots, is_current, [self._jobs[slot].x0 for slot in slots])
         decode_ns = self._now_ns() - start_ns
         self.decode_time.add(decode_ns)
         self.last_engine_ns += decode_ns
@@ -222,8 +185,7 @@ class CpuRefiner:
             finished.append(Finished(self._jobs[slot], answer, self._table.summary(slot)))
             moved = self._table.remove(slot)
             if moved != slot:
-                for array in (self._z, self._best, *self._context.values()):
-                    array[slot] = array[moved]
+                self._states.move(moved, slot)
                 self._jobs[slot] = self._jobs[moved]
             self._jobs.pop()
         finished.reverse()

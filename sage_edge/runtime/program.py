@@ -31,7 +31,6 @@ class SlotProgram(Protocol):
     The refiner applies ``z <- clip(z + step_size * delta, lo, hi)`` itself.
     """
 
-    backend: str
     state_shape: tuple[int, ...]
     context_shapes: Mapping[str, tuple[int, ...]]
     lo: float

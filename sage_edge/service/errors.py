@@ -34,6 +34,8 @@ STATUS: dict[type[errors.SageError], int] = {
 
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 _LONGEST_MESSAGE = 400
+#: uvicorn drops the connection of a defect; said beforehand, so that the caller does not use it again.
+_LAST = {"Connection": "close"}
 #: Seconds after which a refused request may be sent again.
 RETRY_AFTER_S = 1
 
@@ -73,7 +75,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def on_defect(request: Request, exc: Exception) -> JSONResponse:
         log.error("defect path=%r error=%r", request.scope["path"], exc)
-        return JSONResponse(error_body("internal", "an internal error; the log has more"), 500)
+        return JSONResponse(error_body("internal", "an internal error; the log has more"), 500, _LAST)
 
 
 def describe_finding(entry: Any) -> str:

@@ -30,6 +30,7 @@ _MESSAGES = {
         "bad_parameter",
         "deadline_ms: expected more than 0, got 0",
     ),
+    500: ("An engine that failed, or a defect", "internal", "an internal error; the log has more"),
     429: ("The queue is full", "queue_full", "64 requests are waiting already; try again later"),
     503: (
         "Draining, or no time for even the initial answer",

@@ -32,7 +32,7 @@ def run_in_slots(plugin, inputs, slots):
     """Energies, reasons and best steps of each input, from the mailbox of a slot refiner."""
     ring = native.Ring(1024)
     reader = native.RingReader(ring)
-    refiner = CpuRefiner(plugin, slots=slots, ring=ring, plugin_number=0, threads=1, now_ns=time.monotonic_ns)
+    refiner = CpuRefiner(plugin.open_slots(slots, 1), ring=ring, plugin_number=0, now_ns=time.monotonic_ns)
     waiting = [Job(number, x0, plugin.halting) for number, x0 in enumerate(inputs)]
     finished = {}
     while waiting or refiner.live:

@@ -30,12 +30,7 @@ class Bench:
         self.ring = native.Ring(1024)
         self.reader = native.RingReader(self.ring)
         self.refiner = CpuRefiner(
-            self.plugin,
-            slots=slots,
-            ring=self.ring,
-            plugin_number=0,
-            threads=1,
-            now_ns=self.clock.monotonic_ns,
+            self.plugin.open_slots(slots, 1), ring=self.ring, plugin_number=0, now_ns=self.clock.monotonic_ns
         )
         self.room = WaitingRoom(capacity)
         self.worker = Worker(
