@@ -8,20 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 try:
-    from sage_edge import _core
+    from sage_edge._core import HaltPolicy, Ring, RingReader, ThreadPool, halt_reason, latent_step
 except ModuleNotFoundError as exc:
     if exc.name != "sage_edge._core":
         raise
     raise ModuleNotFoundError("sage_edge is not built here: run `make build`") from exc
 
-from sage_edge._core import (
-    HaltPolicy,
-    Ring,
-    RingReader,
-    ThreadPool,
-    halt_reason,
-    latent_step,
-)
+from sage_edge import _core
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

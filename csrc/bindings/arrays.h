@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "core/errors.h"
@@ -19,35 +20,53 @@ class Array : public pybind11::array {
   using pybind11::array::array;
 };
 
-inline std::string describe(const pybind11::array& array) {
-  return pybind11::str(array.dtype()).cast<std::string>() + " " +
-         pybind11::str(array.attr("shape")).cast<std::string>() +
-         ((array.flags() & pybind11::array::c_style) != 0 ? "" : ", not C-contiguous");
-}
+/// What is asked of one axis of an array.
+struct Axis {
+  pybind11::ssize_t length;
+  bool or_more = false;
+  const char* what = "";
 
-[[noreturn]] inline void refuse(const char* name, const std::string& expected, const pybind11::array& array) {
-  throw ShapeError(std::string(name) + ": expected " + expected + ", got " + describe(array));
-}
-
-/// Checks dtype, layout and the first axes (`shape`; -1 takes any length, further axes are free unless `exact`).
-/// @throws ShapeError with `expected` in words.
-template <class T>
-void require_array(const Array<T>& array, const char* name, const std::string& expected,
-                   const std::vector<pybind11::ssize_t>& shape, bool exact) {
-  const auto axes = static_cast<pybind11::ssize_t>(shape.size());
-  bool fits = array.dtype().equal(pybind11::dtype::of<T>()) && (array.flags() & pybind11::array::c_style) != 0 &&
-              (exact ? array.ndim() == axes : array.ndim() >= axes);
-  for (pybind11::ssize_t axis = 0; fits && axis < axes; ++axis) {
-    const pybind11::ssize_t length = shape[static_cast<std::size_t>(axis)];
-    fits = length < 0 || array.shape(axis) == length;
+  bool accepts(pybind11::ssize_t actual) const { return or_more ? actual >= length : actual == length; }
+  std::string words() const {
+    return (or_more ? ">= " : "") + std::to_string(length) + (*what == '\0' ? "" : " ") + what;
   }
-  if (!fits) refuse(name, expected, array);
+};
+
+inline std::string words_of(const pybind11::object& object) {
+  return pybind11::str(object).cast<std::string>();
+}
+
+/// @throws ShapeError with what came instead of `expected`.
+[[noreturn]] inline void refuse(const char* name, const std::string& expected, const pybind11::array& array) {
+  const bool contiguous = (array.flags() & pybind11::array::c_style) != 0;
+  throw ShapeError(std::string(name) + ": expected " + expected + ", got " + words_of(array.dtype()) + " " +
+                   words_of(array.attr("shape")) + (contiguous ? "" : ", not C-contiguous"));
+}
+
+/// Checks dtype, layout and axes; with `more` there may be further ones.
+/// @throws ShapeError
+template <class T>
+void require_array(const Array<T>& array, const char* name, const std::vector<Axis>& axes,
+                   bool more = false) {
+  const auto count = static_cast<pybind11::ssize_t>(axes.size());
+  bool fits = pybind11::array_t<T, pybind11::array::c_style>::check_(array) &&
+              (array.ndim() == count || (more && array.ndim() > count));
+  for (pybind11::ssize_t axis = 0; fits && axis < count; ++axis) {
+    fits = axes[static_cast<std::size_t>(axis)].accepts(array.shape(axis));
+  }
+  if (fits) return;
+  std::string shape;
+  for (const Axis& axis : axes) shape += (shape.empty() ? "" : ", ") + axis.words();
+  const bool record = std::is_same_v<T, Record>;
+  const std::string dtype = record ? "RECORD_DTYPE" : words_of(pybind11::dtype::of<T>());
+  refuse(name, "C-contiguous " + dtype + " [" + shape + (more ? ", ...]" : "]"), array);
 }
 
 /// @throws ConfigError unless `value` is at least 0 (NaN is not).
 template <class T>
 void require_not_negative(T value, const char* name) {
-  if (!(value >= 0)) throw ConfigError(std::string(name) + ": expected a number >= 0, got " + std::to_string(value));
+  if (!(value >= 0))
+    throw ConfigError(std::string(name) + ": expected a number >= 0, got " + std::to_string(value));
 }
 
 }  // namespace sage::bindings

@@ -18,7 +18,8 @@ void raise(const char* name, const std::exception& error) {
 
 }  // namespace
 
-/// Exceptions of the core become the classes of sage_edge/errors.py; std::out_of_range is an IndexError anyway.
+/// Exceptions of the core become the classes of sage_edge/errors.py; std::out_of_range is an IndexError
+/// anyway.
 void bind_errors() {
   py::register_local_exception_translator([](std::exception_ptr pending) {
     try {
@@ -29,6 +30,8 @@ void bind_errors() {
       raise("ConfigError", error);
     } catch (const CapacityError& error) {
       raise("CapacityError", error);
+    } catch (const ProblemError& error) {
+      raise("ProblemError", error);
     }
   });
 }

@@ -15,15 +15,30 @@ namespace sage::bindings {
 
 namespace {
 
-constexpr const char* kFields[] = {"eps",           "K",           "max_steps",     "E_scale",
-                                   "divergence_factor", "target_E_norm", "gap_tolerance", "halt_when_feasible",
-                                   "budget_us",     "deadline_ns"};
+constexpr const char* kFields[] = {"eps",
+                                   "K",
+                                   "max_steps",
+                                   "E_scale",
+                                   "divergence_factor",
+                                   "target_E_norm",
+                                   "gap_tolerance",
+                                   "halt_when_feasible",
+                                   "budget_us",
+                                   "deadline_ns"};
 
-HaltPolicy make_policy(double eps, std::int32_t K, std::int32_t max_steps, double E_scale, double divergence_factor,
-                       double target_E_norm, double gap_tolerance, bool halt_when_feasible, double budget_us,
-                       std::int64_t deadline_ns) {
-  const HaltPolicy policy{eps,           K,           max_steps,     E_scale, divergence_factor,
-                          target_E_norm, gap_tolerance, halt_when_feasible, budget_us, deadline_ns};
+HaltPolicy make_policy(double eps, std::int32_t K, std::int32_t max_steps, double E_scale,
+                       double divergence_factor, double target_E_norm, double gap_tolerance,
+                       bool halt_when_feasible, double budget_us, std::int64_t deadline_ns) {
+  const HaltPolicy policy{eps,
+                          K,
+                          max_steps,
+                          E_scale,
+                          divergence_factor,
+                          target_E_norm,
+                          gap_tolerance,
+                          halt_when_feasible,
+                          budget_us,
+                          deadline_ns};
   validate(policy);
   return policy;
 }
@@ -37,14 +52,15 @@ py::dict fields_of(const py::object& policy) {
 std::string repr(const py::object& policy) {
   std::string text;
   for (const char* name : kFields) {
-    text += (text.empty() ? "" : ", ") + std::string(name) + "=" + py::repr(policy.attr(name)).cast<std::string>();
+    text += (text.empty() ? "" : ", ") + std::string(name) + "=" +
+            py::repr(policy.attr(name)).cast<std::string>();
   }
   return "HaltPolicy(" + text + ")";
 }
 
-std::optional<std::string> halt_reason(const std::vector<double>& history, const HaltPolicy& policy, bool feasible,
-                                       double gap, double spent_us, double charge_us, std::int64_t now_ns,
-                                       std::int64_t margin_ns) {
+std::optional<std::string> halt_reason(const std::vector<double>& history, const HaltPolicy& policy,
+                                       bool feasible, double gap, double spent_us, double charge_us,
+                                       std::int64_t now_ns, std::int64_t margin_ns) {
   if (history.empty()) throw ShapeError("history: expected the energies of at least one state, got none");
   require_not_negative(margin_ns, "margin_ns");
   const std::size_t window_states = static_cast<std::size_t>(policy.K) + 1;
@@ -52,25 +68,26 @@ std::optional<std::string> halt_reason(const std::vector<double>& history, const
   for (std::size_t i = history.size() - std::min(history.size(), window_states); i < history.size(); ++i) {
     window.push(history[i] / policy.E_scale);
   }
-  return wire_name(decide(policy, {static_cast<std::uint32_t>(history.size() - 1), history.front() / policy.E_scale,
-                                   history.back() / policy.E_scale,
-                                   window.range(static_cast<std::uint32_t>(window_states)), feasible, gap, spent_us,
-                                   charge_us, now_ns, margin_ns}));
+  return wire_name(decide(
+      policy, {static_cast<std::uint32_t>(history.size() - 1), history.front() / policy.E_scale,
+               history.back() / policy.E_scale, window.range(static_cast<std::uint32_t>(window_states)),
+               feasible, gap, spent_us, charge_us, now_ns, margin_ns}));
 }
 
 std::tuple<double, double, double, std::uint32_t> trust_statistics(const std::vector<double>& history) {
   if (history.empty()) throw ShapeError("history: expected the energies of at least one state, got none");
   TrustStatistics trust;
   for (std::size_t i = 1; i < history.size(); ++i) trust.observe(history[i] - history[i - 1]);
-  return {trust.monotonicity_ratio(), trust.dE_variance(), trust.convergence_rate(history.front(), history.back()),
-          trust.n()};
+  return {trust.monotonicity_ratio(), trust.dE_variance(),
+          trust.convergence_rate(history.front(), history.back()), trust.n()};
 }
 
 }  // namespace
 
 void bind_halting(py::module_& module) {
   constexpr HaltPolicy defaults;
-  py::class_<HaltPolicy>(module, "HaltPolicy", R"(When a run stops. Immutable; energies are compared as E_norm = E / E_scale.
+  py::class_<HaltPolicy>(module, "HaltPolicy",
+                         R"(When a run stops. Immutable; energies are compared as E_norm = E / E_scale.
 
 Args:
     eps: Range of E_norm that counts as converged, >= 0.
@@ -89,9 +106,10 @@ Raises:
       .def(py::init(&make_policy), py::kw_only(), py::arg("eps") = defaults.eps, py::arg("K") = defaults.K,
            py::arg("max_steps") = defaults.max_steps, py::arg("E_scale") = defaults.E_scale,
            py::arg("divergence_factor") = defaults.divergence_factor,
-           py::arg("target_E_norm") = defaults.target_E_norm, py::arg("gap_tolerance") = defaults.gap_tolerance,
-           py::arg("halt_when_feasible") = defaults.halt_when_feasible, py::arg("budget_us") = defaults.budget_us,
-           py::arg("deadline_ns") = defaults.deadline_ns)
+           py::arg("target_E_norm") = defaults.target_E_norm,
+           py::arg("gap_tolerance") = defaults.gap_tolerance,
+           py::arg("halt_when_feasible") = defaults.halt_when_feasible,
+           py::arg("budget_us") = defaults.budget_us, py::arg("deadline_ns") = defaults.deadline_ns)
       .def_readonly("eps", &HaltPolicy::eps)
       .def_readonly("K", &HaltPolicy::K)
       .def_readonly("max_steps", &HaltPolicy::max_steps)
@@ -114,12 +132,13 @@ Raises:
            [](const py::object& self, const py::object& other) {
              return py::type::of(self).is(py::type::of(other)) && fields_of(self).equal(fields_of(other));
            })
-      .def("__hash__", [](const py::object& self) { return py::hash(py::tuple(fields_of(self).attr("values")())); })
+      .def("__hash__",
+           [](const py::object& self) { return py::hash(py::tuple(fields_of(self).attr("values")())); })
       .def("__repr__", &repr);
 
   module.def("halt_reason", &halt_reason, py::arg("history"), py::arg("policy"), py::kw_only(),
-             py::arg("feasible") = true, py::arg("gap") = 0.0, py::arg("spent_us") = 0.0, py::arg("charge_us") = 0.0,
-             py::arg("now_ns") = 0, py::arg("margin_ns") = 0,
+             py::arg("feasible") = true, py::arg("gap") = 0.0, py::arg("spent_us") = 0.0,
+             py::arg("charge_us") = 0.0, py::arg("now_ns") = 0, py::arg("margin_ns") = 0,
              R"(The halting rule over the energies E_0 .. E_n; IRP v1.0, section 4 of docs/IRP_PROTOCOL.md.
 
 Args:

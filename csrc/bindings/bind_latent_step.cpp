@@ -21,40 +21,36 @@ const T* data(const Array<T>& array) {
   return static_cast<const T*>(array.data());
 }
 
-/// An optional per-slot array: at least `rows` rows, `axes` axes.
 template <class T>
-const T* rows_or_null(const std::optional<Array<T>>& array, const char* name, const std::string& expected,
-                      std::size_t rows, py::ssize_t axes) {
+const T* data_or_null(const std::optional<Array<T>>& array, const char* name, const std::vector<Axis>& axes) {
   if (!array) return nullptr;
-  require_array(*array, name, expected, std::vector<py::ssize_t>(static_cast<std::size_t>(axes), -1), true);
-  if (array->shape(0) < static_cast<py::ssize_t>(rows)) refuse(name, expected, *array);
+  require_array(*array, name, axes);
   return data(*array);
+}
+
+/// The axes of an array like z with another first one.
+std::vector<Axis> like(const Floats& z, const Axis& first) {
+  std::vector<Axis> axes = {first};
+  for (py::ssize_t axis = 1; axis < z.ndim(); ++axis) axes.push_back({z.shape(axis)});
+  return axes;
 }
 
 bool overlap(const Floats& a, const Floats& b) {
   return data(a) < data(b) + b.size() && data(b) < data(a) + a.size();
 }
 
-LatentRows state_rows(Floats& z, const Floats& delta, Floats& best, std::size_t capacity, std::size_t live) {
-  const auto slots = static_cast<py::ssize_t>(capacity);
-  const std::string per_slot = "C-contiguous float32 [" + std::to_string(capacity) + " slots, ...]";
-  require_array(z, "z", per_slot, {slots}, false);
-  const std::vector<py::ssize_t> shape(z.shape(), z.shape() + z.ndim());
-  const std::string like_z = "C-contiguous float32 of the shape of z, " + describe(z);
-  std::vector<py::ssize_t> live_shape = shape;
-  live_shape[0] = -1;  // an engine answers for the live rows alone
-  const std::string live_like_z = like_z + ", or its first " + std::to_string(live) + " rows";
-  require_array(delta, "delta", live_like_z, live_shape, true);
-  if (delta.shape(0) < static_cast<py::ssize_t>(live)) refuse("delta", live_like_z, delta);
-  require_array(best, "best", like_z, shape, true);
-  if (z.size() == 0) refuse("z", per_slot + " with at least one element", z);
+LatentRows state_rows(Floats& z, const Floats& delta, Floats& best, const Axis& slots, const Axis& live) {
+  require_array(z, "z", {slots}, true);
+  if (z.size() == 0) refuse("z", "at least one element per slot", z);
+  require_array(delta, "delta", like(z, live));  // an engine answers for the live rows alone
+  require_array(best, "best", like(z, slots));
   if (!z.writeable()) refuse("z", "a writeable array", z);
   if (!best.writeable()) refuse("best", "a writeable array", best);
   if (overlap(z, delta) || overlap(z, best) || overlap(delta, best)) {
     throw ShapeError("z, delta, best: expected three separate arrays, got some that share memory");
   }
   return {static_cast<float*>(z.mutable_data()), data(delta), static_cast<float*>(best.mutable_data()),
-          static_cast<std::size_t>(z.size()) / capacity};
+          static_cast<std::size_t>(z.size() / slots.length)};
 }
 
 void require_tick(const TickInputs& tick) {
@@ -63,30 +59,30 @@ void require_tick(const TickInputs& tick) {
   require_not_negative(tick.margin_ns, "margin_ns");
   require_not_negative(tick.tick_us, "tick_us");
   if (!(tick.lo <= tick.hi)) {
-    throw ConfigError("lo, hi: expected lo <= hi, got " + std::to_string(tick.lo) + ", " + std::to_string(tick.hi));
+    throw ConfigError("lo, hi: expected lo <= hi, got " + std::to_string(tick.lo) + ", " +
+                      std::to_string(tick.hi));
   }
   if (tick.energy_terms == nullptr && tick.residual_weight == 0.0) {
     throw ConfigError("energy: expected energy_terms or a residual_weight > 0, got neither");
   }
 }
 
-Array<std::uint8_t> step(SlotTable& slots, Floats z, const Floats& delta, Floats best, const Floats& step_size,
-                         float lo, float hi, const std::optional<Floats>& energy_terms, double residual_weight,
-                         float noise_sigma, std::uint64_t seed, const std::optional<Array<std::uint8_t>>& feasible,
+Array<std::uint8_t> step(SlotTable& slots, Floats z, const Floats& delta, Floats best,
+                         const Floats& step_size, float lo, float hi,
+                         const std::optional<Floats>& energy_terms, double residual_weight, float noise_sigma,
+                         std::uint64_t seed, const std::optional<Array<std::uint8_t>>& feasible,
                          const std::optional<Array<double>>& gap, std::int64_t now_ns, std::int64_t margin_ns,
                          double tick_us, std::optional<ThreadPool*> pool) {
-  const std::size_t live = slots.live();
-  const LatentRows rows = state_rows(z, delta, best, slots.capacity(), live);
-  require_array(step_size, "step_size", "C-contiguous float32 [" + std::to_string(slots.capacity()) + " slots]",
-                {static_cast<py::ssize_t>(slots.capacity())}, true);
-  const std::string at_least = " [>= " + std::to_string(live) + " live slots";
+  const Axis every{static_cast<py::ssize_t>(slots.capacity()), false, "slots"};
+  const Axis live{static_cast<py::ssize_t>(slots.live()), true, "live slots"};
+  const LatentRows rows = state_rows(z, delta, best, every, live);
+  require_array(step_size, "step_size", {every});
   TickInputs tick{};
   tick.step_size = data(step_size);
-  tick.energy_terms = rows_or_null(energy_terms, "energy_terms", "C-contiguous float32" + at_least + ", >= 1 terms]", live, 2);
+  tick.energy_terms = data_or_null(energy_terms, "energy_terms", {live, {1, true, "terms"}});
   tick.terms = energy_terms ? static_cast<std::size_t>(energy_terms->shape(1)) : 0;
-  if (energy_terms && tick.terms == 0) refuse("energy_terms", "at least one term per slot", *energy_terms);
-  tick.feasible = rows_or_null(feasible, "feasible", "C-contiguous uint8" + at_least + "]", live, 1);
-  tick.gap = rows_or_null(gap, "gap", "C-contiguous float64" + at_least + "]", live, 1);
+  tick.feasible = data_or_null(feasible, "feasible", {live});
+  tick.gap = data_or_null(gap, "gap", {live});
   tick.residual_weight = residual_weight;
   tick.noise_sigma = noise_sigma;
   tick.seed = seed;
@@ -97,7 +93,7 @@ Array<std::uint8_t> step(SlotTable& slots, Floats z, const Floats& delta, Floats
   tick.tick_us = tick_us;
   require_tick(tick);
 
-  Array<std::uint8_t> reasons(py::dtype::of<std::uint8_t>(), live);
+  Array<std::uint8_t> reasons(py::dtype::of<std::uint8_t>(), live.length);
   auto* out = static_cast<HaltReason*>(reasons.mutable_data());
   const py::gil_scoped_release release;
   latent_step(slots, rows, tick, pool.value_or(nullptr), out);
@@ -107,11 +103,12 @@ Array<std::uint8_t> step(SlotTable& slots, Floats z, const Floats& delta, Floats
 }  // namespace
 
 void bind_latent_step(py::module_& module) {
-  module.def("latent_step", &step, py::arg("slots"), py::arg("z"), py::arg("delta"), py::arg("best"), py::kw_only(),
-             py::arg("step_size"), py::arg("lo"), py::arg("hi"), py::arg("energy_terms") = py::none(),
-             py::arg("residual_weight") = 0.0, py::arg("noise_sigma") = 0.0F, py::arg("seed") = 0,
-             py::arg("feasible") = py::none(), py::arg("gap") = py::none(), py::arg("now_ns"),
-             py::arg("margin_ns") = 0, py::arg("tick_us") = 0.0, py::arg("pool") = py::none(),
+  module.def("latent_step", &step, py::arg("slots"), py::arg("z"), py::arg("delta"), py::arg("best"),
+             py::kw_only(), py::arg("step_size"), py::arg("lo"), py::arg("hi"),
+             py::arg("energy_terms") = py::none(), py::arg("residual_weight") = 0.0,
+             py::arg("noise_sigma") = 0.0F, py::arg("seed") = 0, py::arg("feasible") = py::none(),
+             py::arg("gap") = py::none(), py::arg("now_ns"), py::arg("margin_ns") = 0,
+             py::arg("tick_us") = 0.0, py::arg("pool") = py::none(),
              R"(One step of every running run in `slots`, in one pass over memory and without the GIL.
 
 For each running slot:

@@ -38,8 +38,8 @@ struct py::detail::handle_type_name<sage::bindings::RecordDtype> {
 namespace sage::bindings {
 
 void bind_record(py::module_& module) {
-  PYBIND11_NUMPY_DTYPE(Record, seq, run_id, time_ns, E, dE, E0, best_E, residual, monotonicity_ratio, dE_variance,
-                       spent_us, step_idx, branch, plugin, halt_reason, flags);
+  PYBIND11_NUMPY_DTYPE(Record, seq, run_id, time_ns, E, dE, E0, best_E, residual, monotonicity_ratio,
+                       dE_variance, spent_us, step_idx, branch, plugin, halt_reason, flags);
   module.def(
       "record_dtype", [] { return RecordDtype(); }, "The 64 bytes of a telemetry record as a NumPy dtype.");
   module.def("halt_reasons", &halt_reasons, "Wire names by code; none for code 0, still running.");

@@ -16,13 +16,13 @@ namespace {
 using Records = Array<Record>;
 
 void push(Ring& ring, const Records& records) {
-  require_array(records, "record", "one record of RECORD_DTYPE", {}, false);
+  require_array(records, "record", {}, true);
   if (records.size() != 1) refuse("record", "one record of RECORD_DTYPE", records);
   ring.writer().push(*static_cast<const Record*>(records.data()));
 }
 
 void push_many(Ring& ring, const Records& records) {
-  require_array(records, "records", "RECORD_DTYPE [n], C-contiguous", {-1}, true);
+  require_array(records, "records", {{0, true, "records"}});
   const auto* first = static_cast<const Record*>(records.data());
   const py::gil_scoped_release release;
   for (py::ssize_t i = 0; i < records.size(); ++i) ring.writer().push(first[i]);
@@ -58,7 +58,8 @@ struct Reader {
   void wait_until_ready(double timeout_s) const {
     using namespace std::chrono;
     constexpr double kLongest_s = 1e9;  // about thirty years: keeps the clock's arithmetic in range
-    const auto end = steady_clock::now() + duration_cast<nanoseconds>(duration<double>(std::min(timeout_s, kLongest_s)));
+    const auto end =
+        steady_clock::now() + duration_cast<nanoseconds>(duration<double>(std::min(timeout_s, kLongest_s)));
     auto nap = microseconds(20);
     while (!reader.ready() && steady_clock::now() < end) {
       std::this_thread::sleep_for(nap);
@@ -86,8 +87,9 @@ Raises:
       .def_property_readonly("capacity", &Ring::capacity)
       .def_property_readonly(
           "published", [](const Ring& ring) { return ring.writer().published(); }, "Records pushed so far.")
-      .def("push", &push, py::arg("record"),
-           R"(Publishes one record (0-d, or of one element; copied); its `seq` is replaced by the ring's ticket.
+      .def(
+          "push", &push, py::arg("record"),
+          R"(Publishes one record (0-d, or of one element; copied); its `seq` is replaced by the ring's ticket.
 
 Raises:
     ShapeError: It is not one record of RECORD_DTYPE.)")
@@ -97,7 +99,9 @@ Raises:
 Raises:
     ShapeError: It is not a contiguous vector of RECORD_DTYPE.)");
 
-  py::class_<Reader>(module, "RingReader", R"(A reader of a ring with its own cursor, from the oldest record on. One thread at a time.
+  py::class_<Reader>(
+      module, "RingReader",
+      R"(A reader of a ring with its own cursor, from the oldest record on. One thread at a time.
 
 Once it has caught up, records read + lost == published.
 
@@ -105,9 +109,11 @@ Args:
     ring: Kept alive by the reader.)")
       .def(py::init<const Ring&>(), py::arg("ring"), py::keep_alive<1, 2>())
       .def_property_readonly(
-          "cursor", [](const Reader& self) { return self.reader.cursor(); }, "Records read so far, plus those lost.")
+          "cursor", [](const Reader& self) { return self.reader.cursor(); },
+          "Records read so far, plus those lost.")
       .def_property_readonly(
-          "lost", [](const Reader& self) { return self.reader.lost(); }, "Records overwritten before they were read.")
+          "lost", [](const Reader& self) { return self.reader.lost(); },
+          "Records overwritten before they were read.")
       .def("drain", &Reader::drain, py::arg("max_records"),
            R"(Copies what is there, oldest first, without the GIL. Never waits.
 

@@ -13,9 +13,10 @@ namespace sage::bindings {
 namespace {
 
 std::tuple<std::size_t, std::optional<std::string>> admit(SlotTable& slots, std::uint64_t run_id,
-                                                          const HaltPolicy& policy, double E0, std::int64_t now_ns,
-                                                          std::int64_t margin_ns, double charge_us, bool feasible,
-                                                          double gap, std::uint8_t branch) {
+                                                          const HaltPolicy& policy, double E0,
+                                                          std::int64_t now_ns, std::int64_t margin_ns,
+                                                          double charge_us, bool feasible, double gap,
+                                                          std::uint8_t branch) {
   require_not_negative(margin_ns, "margin_ns");
   require_not_negative(charge_us, "charge_us");
   Observation first{E0};
@@ -34,13 +35,15 @@ auto summary_fields(const SlotTable& slots, std::size_t slot) {
   return std::make_tuple(run.run_id(), run.step_idx(), run.E(), run.E0(), run.best_E(), run.best_step(),
                          wire_name(run.halt_reason()), run.residual(), run.spent_us(),
                          run.trust().monotonicity_ratio(), run.trust().dE_variance(),
-                         run.trust().convergence_rate(run.E0(), run.E()), run.best_is_current(), run.feasible());
+                         run.trust().convergence_rate(run.E0(), run.E()), run.best_is_current(),
+                         run.feasible());
 }
 
 }  // namespace
 
 void bind_slot_table(py::module_& module) {
-  py::class_<SlotTable>(module, "SlotTable", R"(The runs of one refiner; the live slots are always 0 .. live - 1.
+  py::class_<SlotTable>(module, "SlotTable",
+                        R"(The runs of one refiner; the live slots are always 0 .. live - 1.
 
 One thread at a time: the producer of the ring. A slot that is not live raises IndexError.
 
@@ -54,9 +57,9 @@ Args:
            py::arg("capacity"), py::arg("ring"), py::arg("plugin") = 0, py::keep_alive<1, 3>())
       .def_property_readonly("capacity", &SlotTable::capacity)
       .def_property_readonly("live", &SlotTable::live)
-      .def("admit", &admit, py::arg("run_id"), py::arg("policy"), py::arg("E0"), py::kw_only(), py::arg("now_ns"),
-           py::arg("margin_ns") = 0, py::arg("charge_us") = 0.0, py::arg("feasible") = true, py::arg("gap") = 0.0,
-           py::arg("branch") = 0,
+      .def("admit", &admit, py::arg("run_id"), py::arg("policy"), py::arg("E0"), py::kw_only(),
+           py::arg("now_ns"), py::arg("margin_ns") = 0, py::arg("charge_us") = 0.0,
+           py::arg("feasible") = true, py::arg("gap") = 0.0, py::arg("branch") = 0,
            R"(Opens a run in slot `live` with its state 0, and publishes that state.
 
 Args:

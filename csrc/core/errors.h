@@ -19,4 +19,9 @@ struct CapacityError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A problem that has no meaning: not convex, not a number, limits that cross.
+struct ProblemError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 }  // namespace sage

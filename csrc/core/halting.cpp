@@ -11,7 +11,8 @@ namespace {
 template <class T>
 void require(bool holds, const char* field, const char* expected, T value) {
   if (holds) return;
-  throw ConfigError(std::string("halt policy, ") + field + ": expected " + expected + ", got " + std::to_string(value));
+  throw ConfigError(std::string("halt policy, ") + field + ": expected " + expected + ", got " +
+                    std::to_string(value));
 }
 
 }  // namespace
@@ -21,7 +22,8 @@ void validate(const HaltPolicy& policy) {
   require(policy.eps >= 0, "eps", "a number >= 0", policy.eps);
   require(policy.K >= 1 && policy.K <= kMaxK, "K", "1 to 15", policy.K);
   require(policy.max_steps >= 0, "max_steps", "a number >= 0", policy.max_steps);
-  require(policy.E_scale > 0 && std::isfinite(policy.E_scale), "E_scale", "a finite number > 0", policy.E_scale);
+  require(policy.E_scale > 0 && std::isfinite(policy.E_scale), "E_scale", "a finite number > 0",
+          policy.E_scale);
   require(policy.divergence_factor >= 1, "divergence_factor", "a number >= 1", policy.divergence_factor);
   require(!std::isnan(policy.target_E_norm), "target_E_norm", "a number", policy.target_E_norm);
   require(policy.gap_tolerance >= 0, "gap_tolerance", "a number >= 0", policy.gap_tolerance);

@@ -23,7 +23,7 @@ struct HaltPolicy {
   double target_E_norm = -std::numeric_limits<double>::infinity();  ///< good enough: "confidence"
   double gap_tolerance = 0.0;                                       ///< gap at which "feasible" may halt
   bool halt_when_feasible = false;
-  double budget_us = std::numeric_limits<double>::infinity();          ///< compute that may be charged
+  double budget_us = std::numeric_limits<double>::infinity();           ///< compute that may be charged
   std::int64_t deadline_ns = std::numeric_limits<std::int64_t>::max();  ///< on the caller's monotonic clock
 };
 
@@ -35,7 +35,8 @@ class EnergyWindow {
  public:
   SAGE_HD void push(double E_norm) { energies_[pushed_++ % (kMaxK + 1)] = E_norm; }
 
-  /// max - min of the newest `count` energies; infinite while there are fewer, NaN if one of them is not finite.
+  /// max - min of the newest `count` energies; infinite while there are fewer, NaN if one of them is not
+  /// finite.
   SAGE_HD double range(std::uint32_t count) const {
     if (pushed_ < count) return std::numeric_limits<double>::infinity();
     double low = newest(0);
@@ -74,9 +75,11 @@ struct Progress {
 SAGE_HD inline HaltReason decide(const HaltPolicy& policy, const Progress& at) {
   const double start = std::fabs(at.E_norm_0) > 1.0 ? std::fabs(at.E_norm_0) : 1.0;
   const double ceiling = at.E_norm_0 + (policy.divergence_factor - 1.0) * start;
-  if (!std::isfinite(at.E_norm) || !(at.E_norm <= ceiling)) return HaltReason::kDiverged;
+  const bool finite = std::isfinite(at.E_norm) && std::isfinite(at.E_norm_0);
+  if (!finite || at.E_norm > ceiling) return HaltReason::kDiverged;
   if (at.feasible && at.window_range < policy.eps) return HaltReason::kSlope;
-  if (at.feasible && policy.halt_when_feasible && at.gap <= policy.gap_tolerance) return HaltReason::kFeasible;
+  if (at.feasible && policy.halt_when_feasible && at.gap <= policy.gap_tolerance)
+    return HaltReason::kFeasible;
   if (at.feasible && at.E_norm <= policy.target_E_norm) return HaltReason::kConfidence;
   if (at.step_idx >= static_cast<std::uint32_t>(policy.max_steps)) return HaltReason::kMaxSteps;
   if (at.spent_us + at.step_us > policy.budget_us) return HaltReason::kBudget;

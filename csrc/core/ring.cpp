@@ -39,8 +39,8 @@ void RingReader::catch_up(std::uint64_t distance) {
   cursor_ = target;
 }
 
-/// Ticket of the newest record, given that the cursor's slot was overtaken: from there on the slots hold consecutive
-/// tickets up to the newest, and older ones after it, so that bisection finds the edge.
+/// Ticket of the newest record, given that the cursor's slot was overtaken: from there on the slots hold
+/// consecutive tickets up to the newest, and older ones after it, so that bisection finds the edge.
 std::uint64_t RingReader::newest_ticket() const {
   const std::uint64_t start = held_ticket(ring_, cursor_);
   std::uint64_t known = 0;

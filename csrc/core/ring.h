@@ -14,7 +14,8 @@
 // Thread safety: one producer thread; any number of readers, each with its own cursor and its own thread.
 //
 // Invariants:
-//  1. Slot `t % capacity` holds ticket t. Its word 0 is 2t+1 while t is being written and 2t+2 once it is whole.
+//  1. Slot `t % capacity` holds ticket t. Its word 0 is 2t+1 while t is being written and 2t+2 once it is
+//  whole.
 //  2. Every access to a slot is an atomic 8-byte load or store, so that no word can tear.
 //  3. Readers never write, and the producer never waits: who is overtaken finds out, and counts what it lost.
 //  4. For each reader that has caught up: records read + lost == published.
@@ -92,8 +93,8 @@ class RingReader {
 
   /// Copies up to `max_records` records to `out`, oldest first, and returns how many. Never blocks.
   ///
-  /// When overtaken, goes on at the oldest record that is surely intact and adds what it missed to `lost()`; when
-  /// overtaken there again, the producer is at its heels, and it leaves half a ring between them.
+  /// When overtaken, goes on at the oldest record that is surely intact and adds what it missed to `lost()`;
+  /// when overtaken there again, the producer is at its heels, and it leaves half a ring between them.
   std::size_t drain(Record* out, std::size_t max_records);
 
   /// Whether `drain` has something to do: a record, or a loss to find out about.

@@ -11,8 +11,8 @@ namespace sage {
 
 /// A ring in ordinary memory with its producer's end.
 ///
-/// Owns:    its slots, from construction to destruction. Neither copyable nor movable: writer and readers borrow them.
-/// Threads: see ring.h.
+/// Owns:    its slots, from construction to destruction. Neither copyable nor movable: writer and readers
+/// borrow them. Threads: see ring.h.
 class Ring {
  public:
   /// @throws ConfigError unless `capacity` is a power of two.

@@ -22,7 +22,8 @@ struct Observation {
   double charge_us = 0.0;      ///< compute that led to this state
 };
 
-/// One refinement: all that is kept of it between two ticks, except its state. No allocation, no clock, no thread.
+/// One refinement: all that is kept of it between two ticks, except its state. No allocation, no clock, no
+/// thread.
 class Run {
  public:
   Run() = default;
@@ -55,8 +56,8 @@ class Run {
     closing_ = true;
   }
 
-  /// Whether a state would become the best: a feasible one beats any that is not, then the lower energy wins, and of
-  /// two equals the earlier stays. What is not finite never does.
+  /// Whether a state would become the best: a feasible one beats any that is not, then the lower energy wins,
+  /// and of two equals the earlier stays. What is not finite never does.
   SAGE_HD bool improves(double E, bool feasible) const {
     if (!std::isfinite(E)) return false;
     return feasible == best_feasible_ ? E < best_E_ : feasible;
@@ -101,9 +102,16 @@ class Run {
 
  private:
   SAGE_HD Progress progress(const Observation& state) const {
-    return {step_idx(),    E0_ / policy_.E_scale, E_ / policy_.E_scale, window_.range(window_states()),
-            feasible_,     state.gap,             spent_us_,            state.charge_us,
-            state.now_ns,  state.margin_ns};
+    return {step_idx(),
+            E0_ / policy_.E_scale,
+            E_ / policy_.E_scale,
+            window_.range(window_states()),
+            feasible_,
+            state.gap,
+            spent_us_,
+            state.charge_us,
+            state.now_ns,
+            state.margin_ns};
   }
   SAGE_HD std::uint32_t window_states() const { return static_cast<std::uint32_t>(policy_.K) + 1; }
 

@@ -24,14 +24,14 @@ std::size_t SlotTable::admit(std::uint64_t run_id, const HaltPolicy& policy, std
 }
 
 HaltReason SlotTable::observe(std::size_t slot, const Observation& state) {
-  Run& run = live_run(slot);
+  Run& run = runs_[live_index(slot)];
   const HaltReason reason = run.observe(state);
   ring_.push(run.record(state.now_ns));
   return reason;
 }
 
 void SlotTable::close(std::size_t slot, HaltReason reason, std::int64_t now_ns) {
-  Run& run = live_run(slot);
+  Run& run = runs_[live_index(slot)];
   if (!run.running()) {
     throw ConfigError("slot " + std::to_string(slot) + ": its run has ended already (" +
                       kHaltReasonNames[static_cast<std::size_t>(run.halt_reason())] + "); remove it");
@@ -41,21 +41,17 @@ void SlotTable::close(std::size_t slot, HaltReason reason, std::int64_t now_ns) 
 }
 
 std::size_t SlotTable::remove(std::size_t slot) {
-  Run& hole = live_run(slot);
+  Run& hole = runs_[live_index(slot)];
   const std::size_t last = live_ - 1;
   hole = runs_[last];
   live_ = last;
   return last;
 }
 
-const Run& SlotTable::run(std::size_t slot) const {
-  if (slot >= live_) {
-    throw std::out_of_range("slot " + std::to_string(slot) + ": expected one of the " + std::to_string(live_) +
-                            " live slots");
-  }
-  return runs_[slot];
+std::size_t SlotTable::live_index(std::size_t slot) const {
+  if (slot < live_) return slot;
+  throw std::out_of_range("slot " + std::to_string(slot) + ": expected one of the " + std::to_string(live_) +
+                          " live slots");
 }
-
-Run& SlotTable::live_run(std::size_t slot) { return const_cast<Run&>(run(slot)); }
 
 }  // namespace sage

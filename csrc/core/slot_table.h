@@ -24,7 +24,8 @@ class SlotTable {
   /// Opens a run in slot `live()` and observes its state 0. It may have ended at once: see its halt_reason().
   /// @returns the slot.
   /// @throws CapacityError when every slot is live.
-  std::size_t admit(std::uint64_t run_id, const HaltPolicy& policy, std::uint8_t branch, const Observation& first);
+  std::size_t admit(std::uint64_t run_id, const HaltPolicy& policy, std::uint8_t branch,
+                    const Observation& first);
 
   /// Takes the next state of a running run and publishes it.
   HaltReason observe(std::size_t slot, const Observation& state);
@@ -37,10 +38,10 @@ class SlotTable {
   /// @returns where the run that is in `slot` now came from, `slot` itself if it was the last.
   std::size_t remove(std::size_t slot);
 
-  const Run& run(std::size_t slot) const;
+  const Run& run(std::size_t slot) const { return runs_[live_index(slot)]; }
 
  private:
-  Run& live_run(std::size_t slot);
+  std::size_t live_index(std::size_t slot) const;
 
   std::vector<Run> runs_;
   std::size_t live_ = 0;

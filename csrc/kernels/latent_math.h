@@ -8,13 +8,14 @@
 #include "core/hd.h"
 #include "kernels/philox.h"
 
-// The arithmetic of one latent step on a chunk of one slot. No libm and no contraction (-ffp-contract=off): the same
-// bits from every instruction set. Loops over kLanes independent lanes are what the compiler turns into vectors.
+// The arithmetic of one latent step on a chunk of one slot. No libm and no contraction (-ffp-contract=off):
+// the same bits from every instruction set. Loops over kLanes independent lanes are what the compiler turns
+// into vectors.
 namespace sage {
 
-inline constexpr std::size_t kLanes = 16;         ///< partial float sums per chunk
-inline constexpr std::size_t kChunk = 4096;       ///< elements per chunk: short enough for float sums
-inline constexpr std::size_t kPhiloxWords = 4;    ///< normal numbers per Philox block
+inline constexpr std::size_t kLanes = 16;       ///< partial float sums per chunk
+inline constexpr std::size_t kChunk = 4096;     ///< elements per chunk: short enough for float sums
+inline constexpr std::size_t kPhiloxWords = 4;  ///< normal numbers per Philox block
 
 /// Sums over a chunk.
 struct ChunkSums {
@@ -54,7 +55,8 @@ SAGE_HD inline SinCos sin_cos_turns(float t) {
   const float x = (4.0F * t - static_cast<float>(quarter)) * 1.57079633F;
   const float q = x * x;
   const float sine = x * (1.0F - q * (1.0F / 6) * (1.0F - q * (1.0F / 20) * (1.0F - q * (1.0F / 42))));
-  const float cosine = 1.0F - q * 0.5F * (1.0F - q * (1.0F / 12) * (1.0F - q * (1.0F / 30) * (1.0F - q * (1.0F / 56))));
+  const float cosine =
+      1.0F - q * 0.5F * (1.0F - q * (1.0F / 12) * (1.0F - q * (1.0F / 30) * (1.0F - q * (1.0F / 56))));
   const bool swap = (quarter & 1) != 0;
   const float s = swap ? cosine : sine;
   const float c = swap ? sine : cosine;
@@ -84,8 +86,8 @@ SAGE_HD inline void normal_block(const NoiseKey& key, std::uint32_t block, float
   }
 }
 
-/// Normal numbers of elements first .. first + count; `first` is a multiple of 4, and `noise` has room for the next
-/// multiple of 4 after `count`.
+/// Normal numbers of elements first .. first + count; `first` is a multiple of 4, and `noise` has room for
+/// the next multiple of 4 after `count`.
 inline void fill_normal(const NoiseKey& key, std::size_t first, std::size_t count, float* noise) {
   const std::uint32_t first_block = static_cast<std::uint32_t>(first / kPhiloxWords);
   const std::size_t blocks = (count + kPhiloxWords - 1) / kPhiloxWords;
@@ -96,46 +98,65 @@ inline void fill_normal(const NoiseKey& key, std::size_t first, std::size_t coun
   }
 }
 
-/// z <- clamp(z + step_size * delta + noise_sigma * noise, lo, hi), summed on the way. Without noise, `noise` is null.
+/// What a step does to each element.
+struct Move {
+  float step_size;
+  float noise_sigma;
+  float lo;
+  float hi;
+
+  SAGE_HD float operator()(float z, float delta) const { return clamp(z + step_size * delta, lo, hi); }
+  SAGE_HD float operator()(float z, float delta, float noise) const {
+    return clamp(z + step_size * delta + noise_sigma * noise, lo, hi);
+  }
+};
+
+/// z <- clamp(z + step_size * delta + noise_sigma * noise, lo, hi), summed on the way. `noise` is read only
+/// if kNoisy. The sums stay in registers because nothing but constants indexes them: hence a second pair for
+/// the tail.
 template <bool kNoisy>
-inline ChunkSums update_chunk(float* __restrict z, const float* __restrict delta, const float* __restrict noise,
-                              std::size_t count, float step_size, float noise_sigma, float lo, float hi) {
+inline ChunkSums update_chunk(const Move& move, float* __restrict z, const float* __restrict delta,
+                              const float* __restrict noise, std::size_t count) {
   float change[kLanes] = {};
   float state[kLanes] = {};
-  const auto update = [&](std::size_t i, std::size_t lane) {
-    const float before = z[i];
-    float moved = before + step_size * delta[i];
-    if constexpr (kNoisy) moved += noise_sigma * noise[i];
-    const float after = clamp(moved, lo, hi);
-    z[i] = after;
-    change[lane] += (after - before) * (after - before);
-    state[lane] += after * after;
-  };
-  std::size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (std::size_t lane = 0; lane < kLanes; ++lane) update(i + lane, lane);
+  const std::size_t even = count - count % kLanes;
+  for (std::size_t i = 0; i < even; i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      const float before = z[i + lane];
+      const float after =
+          kNoisy ? move(before, delta[i + lane], noise[i + lane]) : move(before, delta[i + lane]);
+      z[i + lane] = after;
+      change[lane] += (after - before) * (after - before);
+      state[lane] += after * after;
+    }
   }
-  for (std::size_t lane = 0; i + lane < count; ++lane) update(i + lane, lane);
-
+  float tail_change[kLanes] = {};
+  float tail_state[kLanes] = {};
+  for (std::size_t i = even; i < count; ++i) {
+    const float before = z[i];
+    const float after = kNoisy ? move(before, delta[i], noise[i]) : move(before, delta[i]);
+    z[i] = after;
+    tail_change[i - even] = (after - before) * (after - before);
+    tail_state[i - even] = after * after;
+  }
   ChunkSums sums{0.0, 0.0};
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
-    sums.change += static_cast<double>(change[lane]);
-    sums.state += static_cast<double>(state[lane]);
+    sums.change += static_cast<double>(change[lane] + tail_change[lane]);
+    sums.state += static_cast<double>(state[lane] + tail_state[lane]);
   }
   return sums;
 }
 
-/// Whether every value is a finite number: 0 * x is 0 then, and NaN otherwise.
+/// Whether every value is a finite number: whether no exponent has all its bits set.
 inline bool all_finite(const float* values, std::size_t count) {
-  float probe[kLanes] = {};
-  std::size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (std::size_t lane = 0; lane < kLanes; ++lane) probe[lane] += 0.0F * values[i + lane];
+  constexpr std::uint32_t kExponent = 0x7F800000;
+  std::uint32_t others = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    std::uint32_t bits;
+    std::memcpy(&bits, values + i, sizeof bits);
+    others |= (bits & kExponent) == kExponent ? 1U : 0U;
   }
-  for (std::size_t lane = 0; i + lane < count; ++lane) probe[lane] += 0.0F * values[i + lane];
-  float sum = 0.0F;
-  for (std::size_t lane = 0; lane < kLanes; ++lane) sum += probe[lane];
-  return sum == 0.0F;
+  return others == 0;
 }
 
 }  // namespace sage

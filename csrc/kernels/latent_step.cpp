@@ -6,14 +6,8 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/clones.h"
 #include "kernels/latent_math.h"
-
-// One function per instruction set, chosen when the library is loaded. Sanitizers run before that choice can be made.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(SAGE_SANITIZED)
-#define SAGE_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define SAGE_CLONES
-#endif
 
 namespace sage {
 
@@ -21,16 +15,17 @@ namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kTinyNorm = 1e-12;
-constexpr float kSafeBound = 1e15F;            // squares of states up to here add up without overflow
-constexpr std::size_t kWorthWaking = 1 << 15;  // elements; below, waking a thread costs more than it saves
+constexpr float kSafeBound = 1e15F;  // squares of states up to here add up without overflow
+// Elements in a tick; below, waking the pool's threads twice costs more than they save.
+constexpr std::size_t kWorthWaking = 1 << 18;
 
-SAGE_CLONES ChunkSums update_plain(float* z, const float* delta, std::size_t count, float step_size, float lo, float hi) {
-  return update_chunk<false>(z, delta, nullptr, count, step_size, 0.0F, lo, hi);
+SAGE_CLONES ChunkSums update_plain(const Move& move, float* z, const float* delta, std::size_t count) {
+  return update_chunk<false>(move, z, delta, nullptr, count);
 }
 
-SAGE_CLONES ChunkSums update_noisy(float* z, const float* delta, const float* noise, std::size_t count, float step_size,
-                                   float noise_sigma, float lo, float hi) {
-  return update_chunk<true>(z, delta, noise, count, step_size, noise_sigma, lo, hi);
+SAGE_CLONES ChunkSums update_noisy(const Move& move, float* z, const float* delta, const float* noise,
+                                   std::size_t count) {
+  return update_chunk<true>(move, z, delta, noise, count);
 }
 
 SAGE_CLONES void make_noise(const NoiseKey& key, std::size_t first, std::size_t count, float* noise) {
@@ -42,9 +37,9 @@ SAGE_CLONES bool finite_chunk(const float* values, std::size_t count) { return a
 /// What is decided about a row before it is touched.
 struct RowPlan {
   std::size_t slot;
-  double E_terms;       // mean of the energy terms, 0 without
-  bool check_delta;     // the state before is the best so far and would be overwritten: look before
-  bool save_best;       // copy the state before to `best`
+  double E_terms;    // mean of the energy terms, 0 without
+  bool check_delta;  // the state before is the best so far and would be overwritten: look before
+  bool save_best;    // copy the state before to `best`
 };
 
 /// One tick, cut into items: chunk c of planned row r is item r * chunks + c, in every loop.
@@ -98,7 +93,9 @@ class Tick {
   }
 
   /// Whether finite inputs cannot lead to sums that are not finite.
-  bool bounded() const { return in_.lo >= -kSafeBound && in_.hi <= kSafeBound && in_.noise_sigma <= kSafeBound; }
+  bool bounded() const {
+    return in_.lo >= -kSafeBound && in_.hi <= kSafeBound && in_.noise_sigma <= kSafeBound;
+  }
 
   bool feasible(std::size_t slot) const { return in_.feasible == nullptr || in_.feasible[slot] != 0; }
 
@@ -144,21 +141,22 @@ class Tick {
 
   Span span(std::size_t item) const {
     const std::size_t first = item % chunks_ * kChunk;
-    return {plans_[item / chunks_].slot * rows_.elements + first, first, std::min(kChunk, rows_.elements - first)};
+    return {plans_[item / chunks_].slot * rows_.elements + first, first,
+            std::min(kChunk, rows_.elements - first)};
   }
 
   ChunkSums update_one(std::size_t slot, float* z, const Span& at) const {
     const float* delta = rows_.delta + at.offset;
-    const float step_size = in_.step_size[slot];
-    if (in_.noise_sigma == 0.0F) return update_plain(z, delta, at.count, step_size, in_.lo, in_.hi);
+    const Move move{in_.step_size[slot], in_.noise_sigma, in_.lo, in_.hi};
+    if (in_.noise_sigma == 0.0F) return update_plain(move, z, delta, at.count);
     alignas(64) float noise[kChunk];
     const Run& run = slots_.run(slot);
     make_noise({in_.seed, run.run_id(), run.step_idx()}, at.first, at.count, noise);
-    return update_noisy(z, delta, noise, at.count, step_size, in_.noise_sigma, in_.lo, in_.hi);
+    return update_noisy(move, z, delta, noise, at.count);
   }
 
-  /// A row that came in without being finite has no good state to go back to: hand back its own rather than what an
-  /// earlier run left in `best`.
+  /// A row that came in without being finite has no good state to go back to: hand back its own rather than
+  /// what an earlier run left in `best`.
   void keep_unsound(std::size_t row) {
     const RowPlan& plan = plans_[row];
     if (!plan.check_delta || plan.save_best || finite(total(row))) return;
@@ -166,7 +164,9 @@ class Tick {
     std::memcpy(rows_.best + offset, rows_.z + offset, rows_.elements * sizeof(float));
   }
 
-  static bool finite(const ChunkSums& sums) { return std::isfinite(sums.change) && std::isfinite(sums.state); }
+  static bool finite(const ChunkSums& sums) {
+    return std::isfinite(sums.change) && std::isfinite(sums.state);
+  }
 
   ChunkSums total(std::size_t row) const {
     ChunkSums sum{0.0, 0.0};

@@ -1,0 +1,120 @@
+#include "check.h"
+#include "core/run.h"
+
+using sage::HaltPolicy;
+using sage::HaltReason;
+using sage::Observation;
+using sage::Run;
+
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+HaltPolicy patient() {
+  HaltPolicy policy;
+  policy.eps = 0.0;
+  return policy;
+}
+
+HaltReason observe(Run& run, double E, bool feasible = true, double charge_us = 0.0) {
+  Observation state{E};
+  state.feasible = feasible;
+  state.charge_us = charge_us;
+  return run.observe(state);
+}
+
+}  // namespace
+
+TEST("max_steps counts steps: two steps leave three states") {
+  HaltPolicy policy = patient();
+  policy.max_steps = 2;
+  Run run(1, policy, 0, 0);
+  CHECK(observe(run, 3.0) == HaltReason::kRunning);
+  CHECK(observe(run, 2.0) == HaltReason::kRunning);
+  CHECK(observe(run, 1.0) == HaltReason::kMaxSteps);
+  CHECK_EQ(run.step_idx(), 2U);
+}
+
+TEST("the best state is the lowest of the feasible ones, the earlier of two equals") {
+  Run run(1, patient(), 0, 0);
+  observe(run, 1.0, false);
+  CHECK(run.best_is_current());
+  observe(run, 5.0, true);
+  CHECK_EQ(run.best_step(), 1U);
+  observe(run, 0.5, false);
+  CHECK_EQ(run.best_E(), 5.0);
+  observe(run, 4.0, true);
+  observe(run, 4.0, true);
+  CHECK_EQ(run.best_step(), 3U);
+  CHECK(!run.best_is_current());
+}
+
+TEST("a NaN energy ends the run and leaves the best alone") {
+  Run run(1, patient(), 0, 0);
+  observe(run, 2.0);
+  CHECK(observe(run, kNaN) == HaltReason::kDiverged);
+  CHECK_EQ(run.best_E(), 2.0);
+  CHECK_EQ(run.best_step(), 0U);
+}
+
+TEST("with no finite energy at all state 0 stands in as the best") {
+  Run run(1, patient(), 0, 0);
+  CHECK(observe(run, kNaN) == HaltReason::kDiverged);
+  CHECK(run.best_is_current());
+  CHECK(std::isinf(run.best_E()));
+}
+
+TEST("energies converge on the scale of the plugin") {
+  HaltPolicy policy;
+  policy.K = 1;
+  policy.eps = 1e-2;
+  policy.E_scale = 100.0;
+  Run run(1, policy, 0, 0);
+  CHECK(observe(run, 80.0) == HaltReason::kRunning);
+  CHECK(observe(run, 79.5) == HaltReason::kSlope);
+}
+
+TEST("the budget is checked before a step, with the price of the last one") {
+  HaltPolicy policy = patient();
+  policy.budget_us = 25.0;
+  Run run(1, policy, 0, 0);
+  CHECK(observe(run, 3.0, true, 5.0) == HaltReason::kRunning);
+  CHECK(observe(run, 2.0, true, 10.0) == HaltReason::kRunning);
+  CHECK(observe(run, 1.0, true, 10.0) == HaltReason::kBudget);
+  CHECK_EQ(run.spent_us(), 25.0);
+}
+
+TEST("a record tells the state, the statistics and the flags") {
+  Run run(42, patient(), 7, 3);
+  observe(run, 3.0);
+  Observation second{1.0};
+  second.residual = 0.25;
+  second.charge_us = 8.0;
+  run.observe(second);
+  const sage::Record record = run.record(99);
+  CHECK_EQ(record.run_id, 42U);
+  CHECK_EQ(record.time_ns, 99);
+  CHECK_EQ(record.E, 1.0F);
+  CHECK_EQ(record.dE, -2.0F);
+  CHECK_EQ(record.E0, 3.0F);
+  CHECK_EQ(record.best_E, 1.0F);
+  CHECK_EQ(record.residual, 0.25F);
+  CHECK_EQ(record.monotonicity_ratio, 1.0F);
+  CHECK_EQ(record.spent_us, 8.0F);
+  CHECK_EQ(record.step_idx, 1U);
+  CHECK_EQ(int{record.branch}, 3);
+  CHECK_EQ(int{record.plugin}, 7);
+  CHECK(record.halt_reason == HaltReason::kRunning);
+  CHECK_EQ(int{record.flags}, sage::kFlagFeasible | sage::kFlagBest);
+}
+
+TEST("closing keeps the step and marks the record") {
+  Run run(1, patient(), 0, 0);
+  observe(run, 3.0);
+  run.close(HaltReason::kCancelled);
+  const sage::Record record = run.record(5);
+  CHECK_EQ(record.step_idx, 0U);
+  CHECK(record.halt_reason == HaltReason::kCancelled);
+  CHECK((record.flags & sage::kFlagClosing) != 0);
+  CHECK(std::isnan(record.dE));
+}

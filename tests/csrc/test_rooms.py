@@ -1,0 +1,25 @@
+"""The arrows of the C++ rooms: bindings over kernels over core, and pybind11 in the bindings alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).parents[2] / "csrc"
+INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"(?P<own>[^"]+)"|<(?P<outside>[^>]+)>)', re.MULTILINE)
+MAY_INCLUDE = {"core": {"core"}, "kernels": {"core", "kernels"}, "bindings": {"core", "kernels", "bindings"}}
+
+SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in {".h", ".cpp"})
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(CSRC)))
+def test_a_source_includes_only_its_own_room_and_those_below(source):
+    room = source.relative_to(CSRC).parts[0]
+    for match in INCLUDE.finditer(source.read_text()):
+        if match["own"]:
+            assert match["own"].split("/")[0] in MAY_INCLUDE[room], match[0]
+        elif room != "bindings":
+            # Standard headers have no folder and no suffix: anything else is somebody's library.
+            assert re.fullmatch(r"[a-z_]+", match["outside"]), match[0]

@@ -1,0 +1,1 @@
+"""Plain twins of the compiled core: clear before fast, in double precision. They never ship."""
