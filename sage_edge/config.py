@@ -6,6 +6,7 @@ a value of the wrong kind stops the start with the key's name.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -68,6 +69,8 @@ class Settings:
         for entry in fields(self):
             value = getattr(self, entry.name)
             least, choices = entry.metadata["least"], entry.metadata["choices"]
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{entry.name}: expected a finite number, got {value}")
             if least is not None and not value >= least:
                 raise ConfigError(f"{entry.name}: expected at least {least:g}, got {value}")
             if choices and value not in choices:

@@ -42,6 +42,18 @@ class ParameterError(InputError):
     code = "bad_parameter"
 
 
+class ProblemError(InputError):
+    """A problem has no meaning: not convex, not a number, limits that cross; the message says what came."""
+
+    code = "bad_problem"
+
+
+class InfeasibleError(InputError):
+    """A problem has no solution, and that is known before it is refined; the message says why."""
+
+    code = "infeasible"
+
+
 class FrameError(InputError):
     """A body is not a frame that can be decoded."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -26,6 +26,8 @@ class IRPPlugin(ABC):
     name: ClassVar[str]
     version: ClassVar[str] = "0"
     invariants: ClassVar[Invariants]
+    #: What ``prepare`` is given: an image or tensor, or a problem as a document of named values.
+    takes: ClassVar[Literal["frame", "document"]] = "frame"
     #: K = 3 and eps = 1e-4 are the protocol's defaults; each plugin sets its own.
     halting: native.HaltPolicy = native.HaltPolicy()
     noise_schedule: float = 0.0
@@ -50,9 +52,22 @@ class IRPPlugin(ABC):
         """Whether a state satisfies the plugin's constraints."""
         return True
 
-    def halt(self, history: Sequence[float]) -> str | None:
-        """The reason to stop after energies E_0 .. E_n, or None to go on. Decides, changes nothing."""
-        return native.halt_reason(history, self.halting)
+    def gap(self, state: IRPState) -> float:
+        """How far a state may be from the best one, relative to its cost; 0 where no rule asks for it."""
+        return 0.0
+
+    def halt(self, history: Sequence[float], state: IRPState | None = None) -> str | None:
+        """The reason to stop after energies E_0 .. E_n, or None to go on. Decides, changes nothing.
+
+        Args:
+            history: Energies of all states so far.
+            state: The one that the last energy belongs to; without it, it counts as feasible, with no gap.
+        """
+        if state is None:
+            return native.halt_reason(history, self.halting)
+        return native.halt_reason(
+            history, self.halting, feasible=self.feasible(state), gap=self.gap(state)
+        )
 
     def perturb(self, state: IRPState, sigma: float, rng: np.random.Generator) -> IRPState:
         """The state with noise of the plugin's noise model added: Gaussian of standard deviation sigma."""
@@ -70,7 +85,7 @@ class IRPPlugin(ABC):
             "step_idx": state.step_idx,
             "E": _finite(history[-1]),
             "dE": _finite(history[-1] - history[-2]) if len(history) > 1 else None,
-            "halt_reason": self.halt(history),
+            "halt_reason": self.halt(history, state),
             "budget": {
                 "ATP_spent": float(state.meta.get("ATP_spent", 0.0)),
                 "time_ms": float(state.meta.get("time_ms", 0.0)),

@@ -40,7 +40,7 @@ def refine(plugin: IRPPlugin, x0: Any, task_ctx: Any = None) -> Refinement:
     state = plugin.project(plugin.init_state(x0, task_ctx))
     history = [plugin.energy(state)]
     best, best_rank = state, _rank(plugin, state, history[-1])
-    while (reason := plugin.halt(history)) is None:
+    while (reason := plugin.halt(history, state)) is None:
         state = plugin.project(plugin.step(state, plugin.noise_schedule))
         history.append(plugin.energy(state))
         rank = _rank(plugin, state, history[-1])

@@ -43,8 +43,10 @@ class Answer:
         array: The answer itself; for a mask uint8 [H, W] of class numbers.
         classes: Names of the class numbers; empty when the answer is no mask.
         palette: One (red, green, blue) for each class; empty when the answer is no mask.
+        details: What else the JSON answer says, by name.
     """
 
     array: NDArray[np.generic]
     classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)

@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sage_edge import native
 from sage_edge.clock import Clock, SystemClock
 from sage_edge.config import VERSION, Settings
@@ -125,12 +122,12 @@ class HRM:
         """
         return self._find(plugin).plugin
 
-    def prepare(self, plugin: str, frame: NDArray[np.generic]) -> Any:
-        """Check a frame and make it what the plugin's encoder takes. Any thread.
+    def prepare(self, plugin: str, frame: Any) -> Any:
+        """Check a frame, or a document where the plugin takes one, and make it what its slots load. Any thread.
 
         Raises:
             UnknownPluginError: No such plugin.
-            ShapeError: The plugin cannot use the frame.
+            InputError: The plugin cannot use it.
         """
         return self._find(plugin).plugin.prepare(frame)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal, Protocol
 
 from sage_edge.irp import Invariants
 from sage_edge.native import HaltPolicy
@@ -20,6 +17,7 @@ class Servable(Protocol):
     invariants: Invariants
     halting: HaltPolicy
     backend: str
+    takes: Literal["frame", "document"]
 
     @property
     def model_sha256(self) -> str | None:
@@ -28,8 +26,15 @@ class Servable(Protocol):
     def open_slots(self, capacity: int, threads: int) -> SlotStates:
         """Room for the states of ``capacity`` runs, for one refiner's thread."""
 
-    def prepare(self, frame: NDArray[np.generic]) -> Any:
-        """Check a frame and make it what the slots load. Raises ShapeError."""
+    def prepare(self, frame: Any) -> Any:
+        """Check a frame, or a document where the plugin takes one, and make it what the slots load.
+
+        Args:
+            frame: NumPy array [H, W, 3] or of another shape; or a mapping of named values.
+
+        Raises:
+            InputError: It cannot be used.
+        """
 
     def trust(self, E_norm: float) -> float | None:
         """Expected quality in [0, 1] of an answer with this energy; None without a calibration."""

@@ -99,6 +99,7 @@ class CpuRefiner:
                 margin_ns=self._margin_ns,
                 charge_us=(now_ns - start_ns) / 1e3 / len(jobs),
                 feasible=first.feasible is None or bool(first.feasible[number]),
+                gap=0.0 if first.gaps is None else float(first.gaps[number]),
             )
             self._jobs.append(job)
             if reason is not None:

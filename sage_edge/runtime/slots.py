@@ -18,10 +18,12 @@ class FirstStates(NamedTuple):
     Attributes:
         energies: float64 [n].
         feasible: bool [n]; None when every state is.
+        gaps: float64 [n], optimality gaps; None when every gap is 0.
     """
 
     energies: NDArray[np.float64]
     feasible: NDArray[np.bool_] | None = None
+    gaps: NDArray[np.float64] | None = None
 
 
 class SlotStates(Protocol):

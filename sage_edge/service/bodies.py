@@ -1,10 +1,13 @@
-"""From the bytes of a request to a frame."""
+"""From the bytes of a request to a frame or a document."""
 
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +47,7 @@ class Body:
         media_type: Of the content, lower case, without parameters.
         shape, dtype: Of a raw tensor, as they came; None for an image.
         fields: Budget parameters of a form or a JSON body, by name.
+        document: The problem of a JSON body; None where there is a frame.
     """
 
     content: bytes
@@ -51,6 +55,7 @@ class Body:
     shape: str | None = None
     dtype: Any = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    document: Mapping[str, Any] | None = None
 
 
 async def read_body(request: Request, max_bytes: int) -> Body:
@@ -95,9 +100,33 @@ def to_frame(body: Body, max_pixels: int) -> NDArray[np.generic]:
         ShapeError: A tensor's shape and dtype do not fit its length.
         FrameTooLargeError: It has more than ``max_pixels`` pixels.
     """
+    if body.document is not None:
+        raise FrameError("body: this plugin takes a frame, got a problem")
     if body.media_type == TENSOR_TYPE and (body.shape is not None or body.dtype is not None):
         return _tensor(body, max_pixels)
     return decode_image(body.content, max_pixels)
+
+
+def to_document(body: Body, max_bytes: int) -> Mapping[str, Any]:
+    """The problem of a body: that of a JSON document, or the arrays of a NumPy ``.npz`` archive by name.
+
+    Raises:
+        FrameError: It holds neither.
+        FrameTooLargeError: The archive holds more than ``max_bytes``.
+    """
+    if body.document is not None:
+        return body.document
+    try:
+        with zipfile.ZipFile(io.BytesIO(body.content)) as archive:
+            held = sum(entry.file_size for entry in archive.infolist())
+        if held > max_bytes:
+            raise FrameTooLargeError(f"body: expected at most {max_bytes} bytes of arrays, got {held}")
+        with np.load(io.BytesIO(body.content), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as exc:
+        raise FrameError(
+            f'body: this plugin takes {{"problem": {{…}}}} as JSON or an .npz archive as {TENSOR_TYPE}: {exc}'
+        ) from exc
 
 
 def _limited(request: Request, max_bytes: int) -> Request:
@@ -143,13 +172,14 @@ def _from_json(content: bytes) -> Body:
         document = json.loads(content)
     except (ValueError, RecursionError) as exc:
         raise FrameError(f"body: not valid JSON: {exc}") from exc
+    if isinstance(document, dict) and isinstance(document.get("problem"), dict):
+        return Body(b"", "application/json", None, None, _budget(document, "problem"), document["problem"])
     if not isinstance(document, dict) or not isinstance(document.get("frame"), dict):
         raise FrameError(
-            'body: expected {"frame": {"base64": "…"}}, or {"frame": {"base64", "shape", "dtype"}}'
+            'body: expected {"frame": {"base64": "…"}}, {"frame": {"base64", "shape", "dtype"}} '
+            'or {"problem": {…}}'
         )
-    frame, budget = document["frame"], document.get("budget", {})
-    if not set(document) <= {"frame", "budget"} or not isinstance(budget, dict):
-        raise FrameError(f"body: expected the keys frame and budget, both objects, got {sorted(document)}")
+    frame, budget = document["frame"], _budget(document, "frame")
     if not set(frame) <= {"base64", "shape", "dtype"}:
         raise FrameError(f"frame: expected the keys base64, shape and dtype, got {sorted(frame)}")
     raw = _from_base64(frame.get("base64"))
@@ -159,6 +189,15 @@ def _from_json(content: bytes) -> Body:
     if not isinstance(shape, list):
         raise ShapeError(f"frame.shape: expected a list of integers, got {shape!r}")
     return Body(raw, TENSOR_TYPE, ",".join(map(str, shape)), dtype, budget)
+
+
+def _budget(document: Mapping[str, Any], content: str) -> dict[str, Any]:
+    budget = document.get("budget", {})
+    if not set(document) <= {content, "budget"} or not isinstance(budget, dict):
+        raise FrameError(
+            f"body: expected the keys {content} and budget, both objects, got {sorted(document)}"
+        )
+    return budget
 
 
 def _from_base64(text: object) -> bytes:

@@ -21,6 +21,8 @@ STATUS: dict[type[errors.SageError], int] = {
     errors.InputError: 422,
     errors.ShapeError: 422,
     errors.ParameterError: 422,
+    errors.ProblemError: 422,
+    errors.InfeasibleError: 422,
     errors.FrameError: 422,
     errors.FrameTooLargeError: 413,
     errors.MediaTypeError: 415,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from sage_edge.orchestrator import LARGEST_BUDGET
 from sage_edge.service.bodies import DTYPE_HEADER, IMAGE_TYPES, SHAPE_HEADER, TENSOR_DTYPES, TENSOR_TYPE
 from sage_edge.service.replies import JSON_TYPE, PNG_TYPE, SSE_TYPE
 
 NDJSON_TYPE = "application/x-ndjson"
+SCHEMA_TYPE = "application/schema+json"
+_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _ERROR_SCHEMA = {
     "type": "object",
@@ -48,7 +51,7 @@ def _error(status: int) -> dict[str, Any]:
         "content": {JSON_TYPE: {"schema": _ERROR_SCHEMA, "example": example}},
     }
     if status in (429, 503):
-        reply["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+        reply["headers"] = _RETRY_AFTER
     return reply
 
 
@@ -99,13 +102,22 @@ _RESULT_SCHEMA = {
         "E_norm": {"type": ["number", "null"]},
         "E0": {"type": ["number", "null"]},
         "trust": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        "monotonicity_ratio": {"type": "number", "minimum": 0, "maximum": 1},
         "ATP_spent": {"type": "number", "minimum": 0},
         "time_ms": {"type": "object"},
         "answer": {"type": "object"},
     },
 }
+_BUDGET_PROPERTIES = {
+    "max_steps": {"type": "integer", "minimum": 0},
+    "deadline_ms": {"type": "number", "exclusiveMinimum": 0, "maximum": LARGEST_BUDGET},
+    "atp": {"type": "number", "exclusiveMinimum": 0, "maximum": LARGEST_BUDGET},
+    "eps": {"type": "number", "minimum": 0},
+    "quality": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+}
 _FRAME_SCHEMA = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["base64"],
     "properties": {
         "base64": {
@@ -123,15 +135,18 @@ _FORM_SCHEMA = {
         "frame": {"type": "string", "format": "binary"},
         "shape": {"type": "string"},
         "dtype": {"enum": list(TENSOR_DTYPES)},
-        "max_steps": {"type": "integer", "minimum": 0},
-        "deadline_ms": {"type": "number", "exclusiveMinimum": 0},
+        **_BUDGET_PROPERTIES,
     },
 }
 _JSON_BODY = {
     "schema": {
         "type": "object",
         "required": ["frame"],
-        "properties": {"frame": _FRAME_SCHEMA, "budget": {"type": "object"}},
+        "additionalProperties": False,
+        "properties": {
+            "frame": _FRAME_SCHEMA,
+            "budget": {"type": "object", "properties": _BUDGET_PROPERTIES, "additionalProperties": False},
+        },
     },
     "example": {"frame": {"base64": "/9j/4AAQ…"}, "budget": {"max_steps": 4, "deadline_ms": 50}},
 }
@@ -161,7 +176,8 @@ REFINE: dict[str, Any] = {
                 PNG_TYPE: _BINARY,
                 TENSOR_TYPE: _BINARY,
                 SSE_TYPE: {
-                    "schema": {"type": "string", "description": "step events, then one result or error"}
+                    "schema": {"type": "string", "description": "step events, then one result or error"},
+                    "example": 'id: 7\nevent: step\ndata: {"step_idx": 0, "E": 0.052, "…": "…"}\n\n',
                 },
             },
         },
@@ -180,28 +196,63 @@ REFINE: dict[str, Any] = {
         },
     },
 }
+
+
+def _reply(description: str, media_type: str, example: Any) -> dict[str, Any]:
+    kind = "string" if isinstance(example, str) else "object"
+    return {
+        "description": description,
+        "content": {media_type: {"schema": {"type": kind}, "example": example}},
+    }
+
+
+_RECORD_EXAMPLE = '{"seq": 0, "plugin": "vision", "step_idx": 0, "E": 0.052, "halt_reason": null, "…": "…"}'
+_HALTING_EXAMPLE = {"K": 3, "eps": 0.0001, "max_steps": 8, "E_scale": 0.13}
+_LANE_EXAMPLE = {"backend": "onnxruntime-cpu", "slots": 8, "live": 1, "waiting": 0, "tick_ms": 4.2}
+
 RECORDS: dict[str, Any] = {
     "responses": {
-        200: {"description": "JSON lines", "content": {NDJSON_TYPE: {"schema": {"type": "string"}}}},
+        200: _reply("JSON lines", NDJSON_TYPE, _RECORD_EXAMPLE + "\n"),
         422: _error(422),
     }
 }
 RECORD_EVENTS: dict[str, Any] = {
     "responses": {
-        200: {"description": "Events", "content": {SSE_TYPE: {"schema": {"type": "string"}}}},
+        200: _reply(
+            "``record`` events; ``dropped`` counts those that are missing before the next",
+            SSE_TYPE,
+            f"id: 0\nevent: record\ndata: {_RECORD_EXAMPLE}\n\n",
+        ),
         422: _error(422),
     }
 }
-METRICS: dict[str, Any] = {
-    "responses": {
-        200: {"description": "Exposition", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    }
+RECORD_SCHEMA: dict[str, Any] = {
+    "responses": {200: _reply("JSON Schema, draft 2020-12", SCHEMA_TYPE, {"title": "IRP telemetry record"})}
 }
+METRICS: dict[str, Any] = {
+    "responses": {200: _reply("Exposition", "text/plain", 'sage_slots{plugin="vision"} 8.0\n')}
+}
+LIVE: dict[str, Any] = {"responses": {200: _reply("Alive", JSON_TYPE, {"live": True})}}
 READY: dict[str, Any] = {
     "responses": {
+        200: _reply("Ready", JSON_TYPE, {"ready": True, "state": "ready"}),
         503: {
-            "description": "Not ready",
-            "content": {JSON_TYPE: {"example": {"ready": False, "state": "draining"}}},
-        }
+            **_reply("Not ready", JSON_TYPE, {"ready": False, "state": "draining"}),
+            "headers": _RETRY_AFTER,
+        },
+    }
+}
+STATUS: dict[str, Any] = {
+    "responses": {
+        200: _reply(
+            "What runs where",
+            JSON_TYPE,
+            {"version": "0.1.0", "state": "ready", "plugins": {"vision": _LANE_EXAMPLE}},
+        )
+    }
+}
+PLUGINS: dict[str, Any] = {
+    "responses": {
+        200: _reply("By name", JSON_TYPE, {"vision": {"version": "1.0.0", "halting": _HALTING_EXAMPLE}})
     }
 }

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from sage_edge.errors import CancelledRequestError, ParameterError, SageError
 from sage_edge.orchestrator import LARGEST_BUDGET, Budget, Result, Ticket
 from sage_edge.service import openapi
-from sage_edge.service.bodies import Body, read_body, to_frame
+from sage_edge.service.bodies import Body, read_body, to_document, to_frame
 from sage_edge.service.context import Context, context_of
 from sage_edge.service.errors import describe_finding, error_body
 from sage_edge.service.replies import SSE_TYPE, choose_type, describe, reply
@@ -34,26 +34,24 @@ def _no_truth(value: Any) -> Any:
     return value
 
 
-_Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth)]
+_NUMERIC = BeforeValidator(_no_truth)
 _MaxSteps = Annotated[
-    int,
-    Field(ge=0, description="Largest number of steps; 0 gives the initial answer."),
-    BeforeValidator(_no_truth),
+    int, Field(ge=0, description="Largest number of steps; 0 gives the initial answer."), _NUMERIC
 ]
 _DeadlineMs = Annotated[
-    _Number, Field(gt=0, le=LARGEST_BUDGET, description="Milliseconds from arrival to the answer.")
+    float, Field(gt=0, le=LARGEST_BUDGET, description="Milliseconds from arrival to the answer."), _NUMERIC
 ]
 _Atp = Annotated[
-    _Number, Field(gt=0, le=LARGEST_BUDGET, description="Refinement energy in ATP; 1 ATP = 1 mJ.")
+    float, Field(gt=0, le=LARGEST_BUDGET, description="Refinement energy in ATP; 1 ATP = 1 mJ."), _NUMERIC
 ]
-_Eps = Annotated[_Number, Field(ge=0, description="Range of E_norm that counts as converged.")]
-_Quality = Annotated[_Number, Field(gt=0, le=1, description="Expected quality that is good enough.")]
+_Eps = Annotated[float, Field(ge=0, description="Range of E_norm that counts as converged."), _NUMERIC]
+_Quality = Annotated[float, Field(gt=0, le=1, description="Expected quality that is good enough."), _NUMERIC]
 
 
 class BudgetFields(BaseModel):
     """The budget as it stands in a query, a form or a JSON body."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     max_steps: _MaxSteps | None = None
     deadline_ms: _DeadlineMs | None = None
@@ -64,6 +62,8 @@ class BudgetFields(BaseModel):
 
 class BudgetHeaders(BaseModel):
     """The budget as it stands in headers; a query parameter of the same meaning wins."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     sage_max_steps: _MaxSteps | None = None
     sage_deadline_ms: _DeadlineMs | None = None
@@ -121,7 +121,10 @@ async def refine(
 
 
 def _prepare(context: Context, plugin: str, body: Body) -> Any:
-    return context.hrm.prepare(plugin, to_frame(body, context.settings.max_frame_pixels))
+    settings = context.settings
+    if context.hrm.require(plugin).takes == "document":
+        return context.hrm.prepare(plugin, to_document(body, settings.max_body_bytes))
+    return context.hrm.prepare(plugin, to_frame(body, settings.max_frame_pixels))
 
 
 def _budget(query: BudgetFields, headers: BudgetHeaders, body: Body) -> Budget:

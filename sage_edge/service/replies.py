@@ -100,7 +100,7 @@ def _describe_answer(answer: Answer) -> dict[str, Any]:
         described["png_base64"] = base64.b64encode(_png(answer)).decode()
     else:
         described["base64"] = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-    return described
+    return described | dict(answer.details)
 
 
 def _headers(result: Result, total_ms: float) -> dict[str, str]:

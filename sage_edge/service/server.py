@@ -17,6 +17,9 @@ from sage_edge.service.context import Context
 
 log = logging.getLogger(__name__)
 
+#: Connections that may wait to be accepted.
+BACKLOG = 2048
+
 
 class _DrainingServer(uvicorn.Server):
     """uvicorn, which says that it drains and ends the endless streams before it waits for requests."""
@@ -55,6 +58,7 @@ def serve(settings: Settings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            backlog=BACKLOG,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
@@ -67,12 +71,13 @@ def serve(settings: Settings) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket, taken before anything slow is loaded."""
+    """A listening socket, so that the port is ours before anything slow is loaded; callers wait meanwhile."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as exc:
         listener.close()
         raise ConfigError(

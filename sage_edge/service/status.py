@@ -16,7 +16,7 @@ from sage_edge.service.errors import RETRY_AFTER_S
 router = APIRouter(tags=["status"])
 
 
-@router.get("/healthz", summary="Liveness")
+@router.get("/healthz", summary="Liveness", **openapi.LIVE)
 async def healthz() -> dict[str, bool]:
     """The process answers."""
     return {"live": True}
@@ -31,7 +31,7 @@ async def readyz(request: Request) -> JSONResponse:
     return JSONResponse({"ready": False, "state": state}, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
-@router.get("/v1/status", summary="What runs where")
+@router.get("/v1/status", summary="What runs where", **openapi.STATUS)
 async def status(request: Request) -> dict[str, Any]:
     """Version, state, backend and load of each plugin, and the telemetry's own health."""
     context = context_of(request)
@@ -46,7 +46,7 @@ async def status(request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/plugins", summary="The plugins that are loaded")
+@router.get("/v1/plugins", summary="The plugins that are loaded", **openapi.PLUGINS)
 async def plugins(request: Request) -> dict[str, Any]:
     """Each plugin's invariants and default halting rule."""
     context = context_of(request)

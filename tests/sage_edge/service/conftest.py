@@ -1,0 +1,90 @@
+"""A real server on a real socket, with the vision plugin and one whose steps the test times."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+import uvicorn
+
+from sage_edge import HRM, Settings
+from sage_edge.service import create_app
+from tests.quadratic import QuadraticPlugin
+
+
+class Gate:
+    """Holds every step of a plugin while it is closed."""
+
+    def __init__(self):
+        self._open = threading.Event()
+        self._open.set()
+        self.steps = 0
+
+    def pass_step(self):
+        self.steps += 1
+        self._open.wait(30)
+
+    def close(self):
+        self._open.clear()
+
+    def open(self):
+        self._open.set()
+
+
+class Service:
+    """A served orchestrator."""
+
+    def __init__(self, plugins, settings, clock=None):
+        self.hrm = HRM(settings, plugins, clock)
+        self.hrm.start()
+        self.app = create_app(self.hrm, clock)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.server = uvicorn.Server(
+            uvicorn.Config(self.app, lifespan="off", log_config=None, access_log=False)
+        )
+        self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self._socket]})
+
+    def __enter__(self):
+        self._thread.start()
+        self.client = httpx.Client(base_url=self.url, timeout=30)
+        assert self.client.get("/healthz").json() == {"live": True}
+        return self
+
+    def __exit__(self, *_):
+        self.client.close()
+        self.hrm.telemetry.hub.close()
+        self.server.should_exit = True
+        self._thread.join(30)
+        self._socket.close()
+        self.hrm.close()
+
+    def wait_for(self, condition, within_s=10.0):
+        """Wait until the service, which runs on threads of its own, has come to a state."""
+        give_up_s = time.monotonic() + within_s
+        while not condition():
+            assert time.monotonic() < give_up_s, "the service did not come to that state in time"
+            threading.Event().wait(0.005)
+
+
+@pytest.fixture(scope="package")
+def service(vision):
+    settings = Settings(slots=4, queue_size=16, threads=1, telemetry_dir="", max_body_bytes=8 << 20)
+    with Service({"vision": vision, "quadratic": QuadraticPlugin()}, settings) as running:
+        yield running
+
+
+@pytest.fixture
+def gated(tmp_path):
+    """A service of one slot and one waiting place, and the gate of its steps."""
+    gate = Gate()
+    plugin = QuadraticPlugin(before_step=gate.pass_step)
+    settings = Settings(slots=1, queue_size=1, threads=1, telemetry_dir=str(tmp_path / "telemetry"))
+    with Service({"quadratic": plugin}, settings) as running:
+        gate.steps = 0  # the warm-up's do not count
+        yield running, gate
+        gate.open()

@@ -1,0 +1,75 @@
+"""Whether it lives, whether it is ready, what runs where."""
+
+from __future__ import annotations
+
+import pytest
+
+import sage_edge
+from tests.wire import post_vector
+
+
+def test_a_service_that_serves_is_alive_and_ready(service):
+    assert service.client.get("/healthz").json() == {"live": True}
+    assert service.client.get("/readyz").json() == {"ready": True, "state": "ready"}
+
+
+def test_the_status_says_what_runs_where(service):
+    status = service.client.get("/v1/status").json()
+    vision = status["plugins"]["vision"]
+    assert status["version"] == sage_edge.__version__
+    assert (status["state"], status["profile"]) == ("ready", "edge")
+    assert status["uptime_s"] > 0
+    assert vision["backend"] == "onnxruntime-cpu"
+    assert len(vision["model_sha256"]) == 64
+    assert (vision["slots"], vision["waiting"]) == (4, 0)
+    assert status["plugins"]["quadratic"]["model_sha256"] is None
+
+
+def test_the_status_shows_who_is_in_a_slot_and_who_waits(gated):
+    import threading
+
+    service, gate = gated
+    gate.close()
+    callers = [threading.Thread(target=post_vector, args=(service.client,)) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+
+    def lane():
+        return service.client.get("/v1/status").json()["plugins"]["quadratic"]
+
+    service.wait_for(lambda: (lane()["live"], lane()["waiting"]) == (1, 1))
+    gate.open()
+    for caller in callers:
+        caller.join()
+    service.wait_for(lambda: (lane()["live"], lane()["waiting"]) == (0, 0))
+
+
+def test_the_plugins_state_their_invariants_and_their_halting_rule(service):
+    plugins = service.client.get("/v1/plugins").json()
+    assert sorted(plugins) == ["quadratic", "vision"]
+    assert plugins["quadratic"]["invariants"]["energy_fn"] == "mean-squared-distance"
+    assert plugins["quadratic"]["halting"] == {"K": 2, "eps": 1e-3, "max_steps": 20, "E_scale": 1.0}
+
+
+@pytest.mark.parametrize("state", ["draining", "failed"])
+def test_a_service_that_takes_no_requests_is_alive_but_not_ready(gated, state):
+    service, _ = gated
+    if state == "draining":
+        service.app.state.context.is_draining = True
+    else:
+        service.hrm._lanes["quadratic"].worker._give_up.set()
+        post_vector(service.client)  # wakes the worker, which then ends
+        service.wait_for(lambda: not service.hrm.is_serving)
+    reply = service.client.get("/readyz")
+    assert (reply.status_code, reply.json()) == (503, {"ready": False, "state": state})
+    assert reply.headers["Retry-After"] == "1"
+    assert service.client.get("/healthz").status_code == 200
+
+
+def test_a_closed_orchestrator_refuses_with_503_and_a_time_to_come_back(gated):
+    service, _ = gated
+    service.hrm._lanes["quadratic"].room.close()
+    reply = post_vector(service.client)
+    assert reply.status_code == 503
+    assert reply.json()["error"]["code"] == "draining"
+    assert reply.headers["Retry-After"] == "1"

@@ -1,0 +1,220 @@
+"""Telemetry over HTTP: as lines, as events, its schema, and the metrics."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from jsonschema import Draft202012Validator
+from prometheus_client.parser import text_string_to_metric_families
+
+from sage_edge.config import shared_file
+from tests.wire import post_vector
+
+STEPS = 5
+
+
+@pytest.fixture
+def alone(gated):
+    """A service whose records are all of the test's own making."""
+    service, _ = gated
+    return service
+
+
+def records_of(reply):
+    assert reply.headers["content-type"] == "application/x-ndjson"
+    return [json.loads(line) for line in reply.text.splitlines()]
+
+
+def run(service, **headers):
+    """One run of STEPS steps, whose STEPS + 1 records have been drained."""
+    reply = post_vector(service.client, params={"max_steps": STEPS, "eps": 0}, headers=headers)
+    name = reply.headers["Sage-Request-Id"]
+    hub = service.hrm.telemetry.hub
+
+    def is_drained():
+        own = [record for record in hub.after(-1, 1 << 20)[0] if record["request_id"] == name]
+        return own and own[-1]["halt_reason"]
+
+    service.wait_for(is_drained)
+    return name
+
+
+def last_seq(service):
+    records, _ = service.hrm.telemetry.hub.after(-1, 1 << 20)
+    return records[-1]["seq"] if records else -1
+
+
+def read_all(service, after, limit):
+    found = []
+    while True:
+        reply = service.client.get("/v1/telemetry", params={"after": after, "limit": limit})
+        assert reply.headers["Sage-Telemetry-Missed"] == "0"
+        page = records_of(reply)
+        assert len(page) <= limit
+        if not page:
+            assert reply.headers["Sage-Telemetry-Last"] == str(after)
+            return found
+        found += page
+        after = int(reply.headers["Sage-Telemetry-Last"])
+        assert after == page[-1]["seq"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 1000])
+def test_pages_of_any_size_hold_every_record_once_and_in_order(alone, limit):
+    start = last_seq(alone)
+    names = [run(alone) for _ in range(3)]
+    records = read_all(alone, start, limit)
+    assert [record["seq"] for record in records] == list(range(start + 1, start + 1 + 3 * (STEPS + 1)))
+    assert [record["request_id"] for record in records] == [name for name in names for _ in range(STEPS + 1)]
+    assert [record["step_idx"] for record in records] == list(range(STEPS + 1)) * 3
+
+
+def test_records_that_memory_no_longer_holds_are_counted_as_missed(alone):
+    run(alone)
+    hub = alone.hrm.telemetry.hub
+    with hub._lock:
+        del hub._records[0], hub._records[0]
+    reply = alone.client.get("/v1/telemetry", params={"after": -1, "limit": 3})
+    assert [record["seq"] for record in records_of(reply)] == [2, 3, 4]
+    assert reply.headers["Sage-Telemetry-Missed"] == "2"
+
+
+def test_every_record_is_valid_under_the_schema_that_is_served(service, nuclei_bytes):
+    start = last_seq(service)
+    run(service)
+    service.client.post("/v1/refine/vision?atp=500&deadline_ms=5000&quality=0.9", content=nuclei_bytes)
+    hub = service.hrm.telemetry.hub
+    service.wait_for(lambda: "vision" in {record["plugin"] for record in hub.after(start, 1 << 20)[0]})
+    reply = service.client.get("/v1/telemetry/schema")
+    assert reply.headers["content-type"] == "application/schema+json"
+    schema = reply.json()
+    assert schema == json.loads(shared_file("schemas/telemetry.schema.json").read_text())
+    validator = Draft202012Validator(schema)
+    records = read_all(service, start, 1000)
+    assert {record["plugin"] for record in records} == {"quadratic", "vision"}
+    for record in records:
+        assert list(validator.iter_errors(record)) == []
+
+
+def events_of(stream):
+    """(id, name, data) of each event."""
+    fields = {}
+    for line in stream.iter_lines():
+        if line.startswith(":"):
+            continue
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif fields:
+            yield fields.get("id"), fields["event"], json.loads(fields["data"])
+            fields = {}
+
+
+def take(count, events):
+    return [next(events) for _ in range(count)]
+
+
+def test_a_stream_resumes_behind_the_last_event_and_goes_on_live(alone):
+    start = last_seq(alone)
+    run(alone)
+    headers = {"Last-Event-ID": str(start + 2)}
+    with alone.client.stream("GET", "/v1/telemetry/stream", headers=headers) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        events = events_of(stream)
+        replayed = take(STEPS - 1, events)
+        run(alone)
+        live = take(STEPS + 1, events)
+    ids = [int(number) for number, _, _ in replayed + live]
+    assert ids == list(range(start + 3, start + 1 + 2 * (STEPS + 1)))
+    assert {name for _, name, _ in replayed + live} == {"record"}
+    assert [data["seq"] for _, _, data in replayed + live] == ids
+
+
+def test_a_stream_without_a_place_begins_now(alone):
+    run(alone)
+    with alone.client.stream("GET", "/v1/telemetry/stream") as stream:
+        lines = stream.iter_raw()
+        assert next(lines) == b": connected\n\n"
+        start = last_seq(alone)
+        run(alone)
+        assert f"id: {start + 1}\n".encode() in next(lines)
+
+
+def test_a_stream_that_resumes_too_late_says_how_many_it_missed(alone):
+    run(alone)
+    hub = alone.hrm.telemetry.hub
+    with hub._lock:
+        del hub._records[0], hub._records[0]
+    with alone.client.stream("GET", "/v1/telemetry/stream", params={"after": -1}) as stream:
+        events = take(STEPS, events_of(stream))
+    assert [data["seq"] for _, name, data in events if name == "record"] == [2, 3, 4, 5]
+    assert [data for _, name, data in events if name == "dropped"] == [{"records": 2}]
+
+
+def test_a_listener_that_goes_away_is_forgotten(alone):
+    subscriptions = alone.hrm.telemetry.hub._subscriptions
+    alone.wait_for(lambda: not subscriptions)
+    with alone.client.stream("GET", "/v1/telemetry/stream") as stream:
+        lines = stream.iter_raw()  # httpx hangs up when this is dropped
+        next(lines)
+        alone.wait_for(lambda: len(subscriptions) == 1)
+    alone.wait_for(lambda: not subscriptions)
+
+
+def test_a_refused_event_stream_leaves_no_listener_behind(alone):
+    subscriptions = alone.hrm.telemetry.hub._subscriptions
+    alone.wait_for(lambda: not subscriptions)
+    headers = {"Accept": "text/event-stream"}
+    assert post_vector(alone.client, headers=headers, params={"max_steps": 10**6}).status_code == 422
+    assert subscriptions == []
+
+
+def metrics_of(service):
+    reply = service.client.get("/metrics")
+    assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(reply.text)
+        for sample in family.samples
+    }
+
+
+def test_the_metrics_count_what_was_served(alone):
+    plugin = ("plugin", "quadratic")
+    run(alone)
+    before = metrics_of(alone)
+    for _ in range(3):
+        run(alone)
+    after = metrics_of(alone)
+
+    def grown(name, *labels):
+        key = (name, *sorted(labels))
+        return after[key] - before[key]
+
+    assert grown("sage_requests_total", plugin, ("outcome", "answered")) == 3
+    assert grown("sage_halts_total", plugin, ("halt_reason", "max_steps")) == 3
+    assert grown("sage_refine_steps_total", plugin) == 3 * STEPS
+    assert grown("sage_steps_to_halt_bucket", plugin, ("le", f"{STEPS}.0")) == 3
+    assert grown("sage_request_duration_seconds_count", plugin) == 3
+    assert grown("sage_telemetry_records_total") == 3 * (STEPS + 1)
+    for stage in ("mailbox", "directory", "schema", "journal"):
+        assert after[("sage_telemetry_lost_total", ("stage", stage))] == 0
+    assert after[("sage_slots", plugin)] == 1
+
+
+def test_a_refusal_is_counted_by_its_reason(alone):
+    alone.hrm._lanes["quadratic"].room.close()
+    post_vector(alone.client)
+    assert metrics_of(alone)[("sage_shed_total", ("reason", "draining"))] == 1
+
+
+def test_promtool_finds_nothing_to_mend(service):
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("needs promtool, which comes with Prometheus")
+    page = service.client.get("/metrics").content
+    checked = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")

@@ -1,0 +1,72 @@
+"""What is installed, what is used, and what to do."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from importlib.metadata import version
+
+import pytest
+
+from sage_edge import Settings
+from sage_edge.config import shared_file
+from sage_edge.doctor import examine
+
+
+def examined(**settings):
+    lines, ok = examine(Settings(**{"threads": 1, "telemetry_dir": ""} | settings))
+    return {line[:12].strip(): line[12:] for line in lines}, ok
+
+
+def test_it_names_the_system_the_packages_and_the_backend():
+    found, ok = examined()
+    assert ok
+    assert platform.machine() in found["system"]
+    assert "1 threads" in found["system"]
+    for package in ("numpy", "onnxruntime", "fastapi"):
+        assert f"{package} {version(package)}" in found["packages"]
+    assert found["plugin"] == "vision: onnxruntime-cpu"
+    assert "64-byte records" in found["core"]
+
+
+def test_it_says_why_no_gpu_is_used():
+    found, _ = examined()
+    assert found["gpu"].startswith("not used: ")
+    assert "CPU" in found["gpu"]
+
+
+def test_it_names_a_plugin_that_cannot_be_loaded_and_why(tmp_path):
+    model = shutil.copytree(shared_file("engines/vision/models/nuclei"), tmp_path / "model")
+    (model / "step.fp32.onnx").write_bytes(b"no graph")
+    found, ok = examined(vision_model=str(model))
+    assert not ok
+    assert found["plugin"].startswith("vision: NOT usable: ")
+    assert "step.fp32.onnx: expected sha256" in found["plugin"]
+
+
+def test_it_names_a_plugin_that_nobody_provides():
+    found, ok = examined(plugins=("audio",))
+    assert not ok
+    assert found["plugin"].startswith("audio: NOT usable: plugins: expected some of ['vision']")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_telemetry_folder_that_is_or_can_be_made_is_fine(tmp_path, is_there):
+    folder = tmp_path if is_there else tmp_path / "a" / "b"
+    found, ok = examined(telemetry_dir=str(folder))
+    assert ok
+    assert found["telemetry"] == f": {folder}"
+
+
+def test_a_file_in_the_way_of_the_telemetry_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    found, ok = examined(telemetry_dir=str(tmp_path / "file" / "telemetry"))
+    assert ok  # serving works without it
+    assert f"{tmp_path / 'file'} is no folder that can be written to" in found["telemetry"]
+    assert "--telemetry-dir" in found["telemetry"]
+
+
+def test_telemetry_in_memory_is_no_fault():
+    found, ok = examined()
+    assert ok
+    assert found["telemetry"] == ": in memory only, as set"
