@@ -58,6 +58,7 @@ class Settings:
     telemetry_memory: int = _setting(4096, "newest records kept for /v1/telemetry", least=1)
     mailbox_records: int = _setting(8192, "records in each plugin's mailbox, a power of two", least=2)
     max_body_bytes: int = _setting(64 << 20, "largest request body", least=1024)
+    body_timeout_s: float = _setting(30.0, "how long a request's body may take to arrive", least=0.001)
     max_frame_pixels: int = _setting(32 << 20, "largest frame, width x height", least=1)
     drain_s: float = _setting(20.0, "how long SIGTERM waits for requests in flight", least=0.0)
     log_level: str = _setting(

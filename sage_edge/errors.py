@@ -66,6 +66,12 @@ class FrameTooLargeError(InputError):
     code = "frame_too_large"
 
 
+class BodyTimeoutError(InputError):
+    """A body did not arrive in time."""
+
+    code = "body_timeout"
+
+
 class MediaTypeError(InputError):
     """The Content-Type of a body is not one that the route takes."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -12,6 +13,7 @@ from fastapi import Request
 
 from sage_edge.clock import Clock
 from sage_edge.config import Settings
+from sage_edge.errors import CapacityError
 from sage_edge.orchestrator import HRM
 from sage_edge.runtime import Estimate
 
@@ -35,6 +37,7 @@ class Context:
     started_ns: int
     reply_time: Estimate = field(default_factory=Estimate)
     is_draining: bool = False
+    _reading: int = 0
 
     @property
     def state(self) -> str:
@@ -42,6 +45,23 @@ class Context:
         if self.is_draining:
             return "draining"
         return "ready" if self.hrm.is_serving else "failed"
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around a body that is read and decoded: bounds how many are in memory before they can queue.
+
+        Raises:
+            CapacityError: As many are read already as may wait.
+        """
+        most = self.settings.queue_size
+        if self._reading >= most:
+            self.hrm.telemetry.metrics.request_shed(CapacityError.code)
+            raise CapacityError(f"{most} requests are arriving already; try again later")
+        self._reading += 1
+        try:
+            yield
+        finally:
+            self._reading -= 1
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do blocking work beside the event loop."""

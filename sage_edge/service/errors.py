@@ -25,6 +25,7 @@ STATUS: dict[type[errors.SageError], int] = {
     errors.InfeasibleError: 422,
     errors.FrameError: 422,
     errors.FrameTooLargeError: 413,
+    errors.BodyTimeoutError: 408,
     errors.MediaTypeError: 415,
     errors.NotAcceptableError: 406,
     errors.UnknownPluginError: 404,

@@ -26,6 +26,7 @@ _ERROR_SCHEMA = {
 _MESSAGES = {
     404: ("No such plugin", "unknown_plugin", "plugin: expected one of ['vision'], got 'audio'"),
     406: ("No accepted type can be made", "not_acceptable", "Accept: expected one of …, got 'text/csv'"),
+    408: ("The body did not arrive in time", "body_timeout", "body: expected all of it within 30 s"),
     413: ("Body or frame above the limit", "frame_too_large", "frame: expected at most …, got 60000 x 60000"),
     415: ("Not a type that holds a frame", "unsupported_media_type", "Content-Type: expected one of …"),
     422: (

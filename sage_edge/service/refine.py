@@ -13,7 +13,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from sage_edge.errors import CancelledRequestError, ParameterError, SageError
+from sage_edge.errors import BodyTimeoutError, CancelledRequestError, ParameterError, SageError
 from sage_edge.orchestrator import LARGEST_BUDGET, Budget, Result, Ticket
 from sage_edge.service import openapi
 from sage_edge.service.bodies import Body, read_body, to_document, to_frame
@@ -88,9 +88,10 @@ async def refine(
     start_ns = context.clock.monotonic_ns()
     media_type = choose_type(",".join(request.headers.getlist("accept")))
     context.hrm.require(plugin)
-    body = await read_body(request, context.settings.max_body_bytes)
-    budget = _budget(query, headers, body)
-    prepared = await context.run(_prepare, context, plugin, body)
+    with context.reading():
+        body = await _read_in_time(request, context)
+        budget = _budget(query, headers, body)
+        prepared = await context.run(_prepare, context, plugin, body)
     request_id = _request_id(request)
 
     def submit() -> Ticket:
@@ -118,6 +119,14 @@ async def refine(
     context.reply_time.add(context.clock.monotonic_ns() - answered_ns)
     _log(ticket, result, (context.clock.monotonic_ns() - start_ns) / 1e6)
     return response
+
+
+async def _read_in_time(request: Request, context: Context) -> Body:
+    within_s = context.settings.body_timeout_s
+    try:
+        return await asyncio.wait_for(read_body(request, context.settings.max_body_bytes), within_s)
+    except asyncio.TimeoutError as exc:
+        raise BodyTimeoutError(f"body: expected all of it within {within_s:g} s") from exc
 
 
 def _prepare(context: Context, plugin: str, body: Body) -> Any:

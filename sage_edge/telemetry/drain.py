@@ -143,7 +143,11 @@ class Drain:
             return None
         if raw.is_final:
             self._directory.close(raw.run_id)
-        record = complete(raw, info, seq=seq, unix_offset_ns=unix_offset_ns)
+        try:
+            record = complete(raw, info, seq=seq, unix_offset_ns=unix_offset_ns)
+        except Exception as exc:  # noqa: BLE001 - the plugin's own calibration is called for it
+            self._give_up("plugin", f"{type(exc).__name__}: {exc}")
+            return None
         if errors := self._validator.errors(record):
             self._give_up("schema", errors[0])
             return None

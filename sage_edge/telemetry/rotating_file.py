@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import mmap
 import os
@@ -30,6 +31,11 @@ class RotatingFile:
 
     def _open(self) -> None:
         self._file = FileIO(self._path, "a+")
+        try:  # two writers would interleave their records
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            self._file.close()
+            raise OSError(errno.EBUSY, "another process writes this file") from exc
         size = self._file.seek(0, os.SEEK_END)
         self._size = _end_of_last_line(self._file)
         if self._size < size:

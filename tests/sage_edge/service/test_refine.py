@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sage_edge import Settings
+from tests.quadratic import QuadraticPlugin
+from tests.sage_edge.service.conftest import Service
 from tests.wire import TENSOR, as_image, connect, post_vector, tensor_headers
 
 
@@ -229,3 +232,32 @@ def test_two_requests_never_mix(service):
     assert len(answered) >= 16
     for target, value in answered.items():
         np.testing.assert_allclose(value, target, rtol=0.03)
+
+
+@pytest.fixture
+def hurried():
+    """A service that waits a moment for a body, and lets one arrive at a time."""
+    settings = Settings(slots=1, queue_size=1, threads=1, telemetry_dir="", body_timeout_s=0.3)
+    with Service({"quadratic": QuadraticPlugin()}, settings) as running:
+        yield running
+
+
+def test_a_body_that_does_not_arrive_is_given_up(hurried):
+    with connect(hurried) as client:
+        head = b"POST /v1/refine/quadratic HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+        client.sendall(head + b"Content-Length: 24\r\n\r\nabc")
+        reply = client.recv(65536)
+    assert reply.startswith(b"HTTP/1.1 408 ")
+    assert b'"body_timeout"' in reply
+    assert post_vector(hurried.client).status_code == 200
+
+
+def test_no_more_bodies_are_read_at_once_than_may_wait(hurried):
+    with connect(hurried) as client:
+        head = b"POST /v1/refine/quadratic HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+        client.sendall(head + b"Content-Length: 24\r\n\r\nabc")
+        hurried.wait_for(lambda: hurried.app.state.context._reading == 1)
+        refused = post_vector(hurried.client)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+    hurried.wait_for(lambda: hurried.app.state.context._reading == 0)
+    assert post_vector(hurried.client).status_code == 200

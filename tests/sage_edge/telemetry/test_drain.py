@@ -151,6 +151,19 @@ def test_records_of_an_unknown_run_are_counted_and_said_once(caplog):
     assert caplog.text.count("telemetry_record_refused") == 1
 
 
+def test_a_calibration_that_raises_costs_its_own_records_and_no_others(caplog):
+    def raises(E_norm):
+        raise ZeroDivisionError("a broken table")
+
+    runs = [raw_run([2.0], run_id=9), raw_run([2.0, 1.5], run_id=1)]
+    room = Room(FakeReader([np.concatenate(runs)]))
+    room.directory.open(9, run_info(trust=raises))
+    room.drain.drain_once(0.0)
+    assert [record["run_id"] for record in room.records] == [1, 1]
+    assert room.count("sage_telemetry_lost_total", stage="plugin") == 1
+    assert "a broken table" in caplog.text
+
+
 def test_numbers_go_on_where_the_journal_ended(tmp_path):
     for expected in ([0, 1], [2, 3]):
         journal = open_journal(tmp_path)

@@ -55,6 +55,14 @@ def test_files_hold_the_newest_lines_in_order_and_within_their_size(lines, max_b
     assert newest == (lines[-1] if lines else None)
 
 
+def test_a_second_writer_is_refused_while_the_first_is_open(tmp_path):
+    first = RotatingFile(tmp_path / "log", max_bytes=100, backups=1)
+    with pytest.raises(OSError, match="another process writes this file"):
+        RotatingFile(tmp_path / "log", max_bytes=100, backups=1)
+    first.close()
+    RotatingFile(tmp_path / "log", max_bytes=100, backups=1).close()
+
+
 @given(lines=LINES, cut=st.integers(0, 40), more=LINES)
 def test_a_line_that_was_cut_off_is_removed_before_the_next_is_written(lines, cut, more):
     content = b"".join(lines)
