@@ -1,0 +1,106 @@
+"""Fit halt and trust on the calibration block, and write the manifest.
+
+``python -m engines.vision.calibrate --config FILE --data DIR --models DIR``
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.vision.config import Recipe, load_recipe
+from engines.vision.corrupt import corrupt_all
+from engines.vision.data import LabelledFrames, load_split
+from engines.vision.halting import halting_steps, mean_iou_at
+from engines.vision.macs import count_macs
+from engines.vision.trajectory import Graphs, Trajectories, follow
+from engines.vision.trust import trust_table
+
+GRAPH_NAMES = ("encoder", "step", "energy", "decoder")
+CORRUPTION_SEED = 1
+SMALLEST_EPS = 1e-5
+
+
+def choose_eps(run: Trajectories, scale: float, K: int, max_loss: float) -> float:
+    """Choose the largest threshold that costs at most ``max_loss`` of the mIoU that all steps reach."""
+    energies = run.energies / scale
+    every_step = np.full(len(energies), energies.shape[1] - 1)
+    floor = mean_iou_at(run, every_step) - max_loss
+    for eps in np.geomspace(1.0, SMALLEST_EPS, 200):
+        if mean_iou_at(run, halting_steps(energies, K, eps)) >= floor:
+            return float(eps)
+    return SMALLEST_EPS
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def manifest(
+    recipe: Recipe, graphs: Graphs, models: Path, block: LabelledFrames, command: str
+) -> dict[str, Any]:
+    """Describe a model: everything that the service needs to run and to trust it.
+
+    Half of the trajectories start from the calibration frames as they are, half from the same frames spoilt.
+    """
+    net = recipe.net
+    frames = np.concatenate((block.frames, corrupt_all(block.frames, CORRUPTION_SEED)))
+    labels = np.concatenate((block.labels, block.labels))
+    run = follow(graphs, frames, labels, classes=net.classes, steps=net.max_steps)
+    scale = float(run.energies[:, 0].mean())
+    eps = choose_eps(run, scale, recipe.halt.K, recipe.halt.max_loss)
+    z, _, energy = graphs.encode(block.frames[:1])
+    return {
+        "format": 1,
+        "name": recipe.name,
+        "version": recipe.version,
+        "task": "semantic_segmentation",
+        "classes": list(recipe.data.classes),
+        "palette": [list(colour) for colour in recipe.data.palette],
+        "input": {"height": recipe.data.height_px, "width": recipe.data.width_px},
+        "context": ["ctx"],
+        "state": {
+            "shape": list(z.shape[1:]),
+            "lo": -net.limit,
+            "hi": net.limit,
+            "step_size": 1.0,
+            "noise_sigma": net.noise_sigma,
+        },
+        "E_scale": scale,
+        "energy_terms": energy.shape[1],
+        "energy_units": "predicted pixel error rate, weighted by class",
+        "halting": {"K": recipe.halt.K, "eps": eps, "max_steps": net.max_steps},
+        "trust": trust_table(run, scale),
+        "macs": {name: count_macs(models / f"{name}.fp32.onnx") for name in GRAPH_NAMES},
+        "licence": recipe.licence,
+        "data": recipe.data_licence,
+        "command": command,
+        "seed": recipe.train.seed,
+        "files": {path.name: sha256_of(path) for path in sorted(models.glob("*.onnx"))},
+    }
+
+
+def main() -> None:
+    """Read the command line and write ``manifest.json`` beside the graphs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="the recipe, a TOML file")
+    parser.add_argument("--data", type=Path, required=True, help="the folder with train/ and trainannot/")
+    parser.add_argument("--models", type=Path, required=True, help="the folder with the ONNX files")
+    args = parser.parse_args()
+    recipe = load_recipe(args.config)
+    graphs = Graphs(args.models, recipe.net.limit)
+    block = load_split(args.data, "calibration", recipe.data)
+    config = f"engines/vision/configs/{args.config.name}"
+    command = f"python -m engines.vision.train --config {config} --data DIR --out RUN"
+    described = manifest(recipe, graphs, args.models, block, command)
+    (args.models / "manifest.json").write_text(json.dumps(described, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The nets of glance and refine.
+
+The frame is seen on a grid of cells, ``CELL_PX`` pixels wide. The latent ``z`` of a cell holds one logit per
+class and pixel, and a mark: 0 after the glance, ``limit`` once refined. The encoder glances at half
+resolution; each step refines, at full resolution, only the tiles that promise the largest gain.
+
+Shapes: B frames, H x W pixels, h x w cells, T tiles of ``TILE_CELLS`` x ``TILE_CELLS`` cells, Z latent
+channels, X context channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the name that every torch program uses)
+
+from engines.vision.config import NetConfig
+
+CELL_PX = 4
+TILE_CELLS = 8
+SUB_PIXELS = CELL_PX * CELL_PX
+PIXEL_CHANNELS = 3 * SUB_PIXELS
+FEATURES = 32
+SEEN_CHANNELS = PIXEL_CHANNELS + FEATURES  # of the context: what the refiner reads
+HEAD_HIDDEN = 32
+REFINER_WIDTHS = (96, 80)
+MARK = (0, 0, 0, 0, 0, 1)  # padding that appends the mark to the logits
+HALO_CELLS = 2  # eaten by the two valid 3 x 3 convolutions of the refiner
+
+
+def normalise_exposure(frame: Tensor) -> Tensor:
+    """Give every frame mean 0 and deviation 1 over all its pixels and channels; [B, 3, H, W] in and out."""
+    mean = frame.mean(dim=(1, 2, 3), keepdim=True)
+    centred = frame - mean
+    variance = (centred * centred).mean(dim=(1, 2, 3), keepdim=True)
+    return centred / (variance.sqrt() + 0.02)
+
+
+def per_tile(cells: Tensor) -> Tensor:
+    """Average the cells of each tile: [B, 1, h, w] -> [B, T], tiles in raster order."""
+    return F.avg_pool2d(cells, TILE_CELLS).flatten(1)
+
+
+def decode(z: Tensor, classes: int) -> Tensor:
+    """Read the logits out of a latent: [B, Z, h, w] -> [B, classes, H, W]."""
+    return F.pixel_shuffle(z[:, : classes * SUB_PIXELS], CELL_PX)
+
+
+def _conv_norm(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class _Residual(nn.Module):
+    """Two 3 x 3 convolutions around a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = _conv_norm(width, width)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(self.first(x)))
+
+
+class Glance(nn.Module):
+    """The look at the whole frame, at half resolution: [B, 3, H, W] -> [B, FEATURES, h, w]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_4 = _conv_norm(3, 32, stride=2)
+        self.at_8 = nn.Sequential(_conv_norm(32, 48, stride=2), _Residual(48))
+        self.at_16 = nn.Sequential(_conv_norm(48, 64, stride=2), _Residual(64), _Residual(64))
+        self.to_8 = nn.Conv2d(64, 48, 1)
+        self.to_4 = nn.Conv2d(48, 32, 1)
+        self.merge = _conv_norm(32, FEATURES)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the features of every cell."""
+        fine = self.at_4(F.avg_pool2d(pixels, 2))
+        middle = self.at_8(fine)
+        coarse = self.at_16(middle)
+        middle = F.relu(middle + F.interpolate(self.to_8(coarse), scale_factor=2.0, mode="nearest"))
+        features: Tensor = self.merge(
+            fine + F.interpolate(self.to_4(middle), scale_factor=2.0, mode="nearest")
+        )
+        return features
+
+
+class Head(nn.Module):
+    """Predicts, per cell, the pixel-error rate and what a refinement would gain.
+
+    The error of a pixel counts as much as its class; the gain is the drop of that rate, in hundredths. A cell
+    that was refined promises nothing more, so that enough steps refine every tile once. What depends on the
+    context alone is computed once, by the encoder; a step adds what depends on ``z``.
+    """
+
+    def __init__(self, latent: int, limit: float) -> None:
+        super().__init__()
+        self.limit = limit
+        self.of_context = nn.Conv2d(SEEN_CHANNELS, HEAD_HIDDEN, 1)
+        self.of_latent = nn.Conv2d(latent, HEAD_HIDDEN, 1, bias=False)
+        self.out = nn.Conv2d(HEAD_HIDDEN, 2, 1)
+
+    def forward(self, z: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (logit of the error rate, gain), each float32 [B, 1, h, w]."""
+        out = self.out(F.relu(self.of_latent(z) + hidden)).float()
+        unrefined = 1 - z[:, -1:].float() / self.limit
+        return out[:, :1], F.softplus(out[:, 1:]) * unrefined
+
+
+class Refiner(nn.Module):
+    """Predicts the latent of a tile anew, from its pixels, its features and its latent, halo included.
+
+    The same weights serve every step and tile, and the convolutions are valid:
+    [N, Z + SEEN_CHANNELS, n + 2 HALO_CELLS, n + 2 HALO_CELLS] -> [N, Z, n, n].
+    """
+
+    def __init__(self, latent: int, limit: float) -> None:
+        super().__init__()
+        first, second = REFINER_WIDTHS
+        self.limit = limit
+        self.layers = nn.Sequential(
+            nn.Conv2d(latent + SEEN_CHANNELS, first, 1),
+            nn.ReLU(),
+            nn.Conv2d(first, second, 3),
+            nn.ReLU(),
+            nn.Conv2d(second, second, 3),
+            nn.ReLU(),
+            nn.Conv2d(second, latent - 1, 1),
+        )
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Return the refined and marked latent, inside the bounds of the state."""
+        return F.pad(self.layers(crops), MARK, value=self.limit).clamp(-self.limit, self.limit)
+
+
+class GlanceAndRefine(nn.Module):
+    """All weights of the model, and the dense passes that training uses.
+
+    The context of a frame is [pixels | features | head's hidden], all of it per cell: [B, X, h, w].
+    """
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.latent = latent = SUB_PIXELS * config.classes + 1
+        self.glance = Glance()
+        self.first_guess = nn.Conv2d(FEATURES, latent - 1, 1)
+        self.head = Head(latent, config.limit)
+        self.refiner = Refiner(latent, config.limit)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        height_px, width_px = self.config.size_px
+        return height_px // CELL_PX, width_px // CELL_PX
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return self.first_guess.weight.dtype
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Glance at exposure-normalised RGB: [B, 3, H, W] -> z [B, Z, h, w], context [B, X, h, w]."""
+        features = self.glance(pixels)
+        seen = torch.cat((F.pixel_unshuffle(pixels, CELL_PX), features), dim=1)
+        z = F.pad(self.first_guess(features).clamp(-self.config.limit, self.config.limit), MARK)
+        return z, torch.cat((seen, self.head.of_context(seen.detach())), dim=1)
+
+    def predict(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (logit of the error rate, gain) of every cell, each float32 [B, 1, h, w]."""
+        logit, gain = self.head(z, context[:, SEEN_CHANNELS:])
+        return logit, gain
+
+    def energy(self, z: Tensor, context: Tensor) -> Tensor:
+        """Return the predicted error rate of every tile, float32 [B, T]."""
+        return per_tile(self.predict(z, context)[0].sigmoid())
+
+    def haloed(self, z: Tensor, context: Tensor) -> Tensor:
+        """Return what the refiner reads, with a rim of zeros: [B, Z + X', h + 2 halo, w + 2 halo]."""
+        return F.pad(torch.cat((z, context[:, :SEEN_CHANNELS]), dim=1), (HALO_CELLS,) * 4)
+
+    def refine_all(self, z: Tensor, context: Tensor) -> Tensor:
+        """Refine every tile at once: [B, Z, h, w] -> [B, Z, h, w]."""
+        refined: Tensor = self.refiner(self.haloed(z, context))
+        return refined

@@ -1,0 +1,176 @@
+"""The recipe from weights to files, small and quick; needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'sage-edge[training]'")
+
+from engines.vision.batches import to_input  # noqa: E402
+from engines.vision.config import load_recipe  # noqa: E402
+from engines.vision.export import export_all  # noqa: E402
+from engines.vision.fixed_order import fixed_order  # noqa: E402
+from engines.vision.graphs import EncoderGraph, EnergyGraph, StepGraph, tile_cells  # noqa: E402
+from engines.vision.losses import disturb, judge, some_tiles  # noqa: E402
+from engines.vision.macs import count_macs  # noqa: E402
+from engines.vision.nets import TILE_CELLS, normalise_exposure, per_tile  # noqa: E402
+from engines.vision.train import Trainer, load_weights  # noqa: E402
+from engines.vision.trajectory import Graphs  # noqa: E402
+from tests.engines.vision.frames import nuclei_frames  # noqa: E402
+
+pytestmark = [
+    pytest.mark.training,
+    # Raised inside torch's exporter, whatever is exported.
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*axis name.*:UserWarning"),
+]
+RECIPE = load_recipe(Path(__file__).parents[3] / "engines" / "vision" / "configs" / "nuclei.toml")
+ITERATIONS = 25
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A few iterations on two synthetic frames: the losses, and the checkpoint."""
+    frames, labels = nuclei_frames(2, seed=1)
+    trainer = Trainer(RECIPE, ITERATIONS)
+    batch = to_input(frames), torch.from_numpy(labels).long()
+    losses = [trainer.step(*batch) for _ in range(ITERATIONS)]
+    path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
+    trainer.save(path)
+    return trainer, losses, path
+
+
+@pytest.fixture(scope="module")
+def net(trained):
+    return load_weights(RECIPE, trained[2])
+
+
+@pytest.fixture(scope="module")
+def models(net, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    export_all(net, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoded(net):
+    """Frames with the latent and the context that the net sees in them."""
+    frames = nuclei_frames(3, seed=9)[0]
+    with torch.no_grad():
+        z, ctx, energy = EncoderGraph(net)(to_input(frames))
+    return frames, z, ctx, energy
+
+
+@pytest.mark.parametrize("part", ["glance", "refined"])
+def test_training_overfits_two_frames(trained, part):
+    _, losses, _ = trained
+    assert losses[-1][part] < 0.7 * losses[0][part]
+
+
+def test_a_resumed_run_goes_on_where_it_stopped(trained):
+    trainer, _, path = trained
+    again = Trainer(RECIPE, ITERATIONS)
+    again.resume(path)
+    assert again.iteration == ITERATIONS
+    assert again.schedule.get_last_lr() == trainer.schedule.get_last_lr()
+    for saved, loaded in zip(trainer.net.parameters(), again.net.parameters(), strict=True):
+        assert torch.equal(saved, loaded)
+
+
+def test_exported_graphs_say_what_torch_says(net, models, encoded):
+    frames, z, ctx, energy = encoded
+    graphs = Graphs(models, RECIPE.net.limit)
+    for ours, theirs in zip(graphs.encode(frames), (z, ctx, energy), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)  # the order of float32 sums
+    step_size = torch.full((len(z),), 0.5)
+    with torch.no_grad():
+        expected = StepGraph(net)(z, ctx, step_size)
+    for ours, theirs in zip(
+        graphs.run("step", z=z.numpy(), ctx=ctx.numpy(), step_size=step_size.numpy()), expected, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)  # the order of float32 sums
+
+
+def test_a_step_gives_its_tiles_what_refining_everything_would_give_them(net, encoded):
+    _, z, ctx, _ = encoded
+    with torch.no_grad():
+        delta, _ = StepGraph(net)(z, ctx, torch.ones(len(z)))
+        dense = net.refine_all(z, ctx) - z
+    touched = (delta != 0).any(dim=1, keepdim=True)
+    assert touched.any()
+    torch.testing.assert_close(delta, dense * touched, atol=1e-5, rtol=0)  # the order of float32 sums
+
+
+def test_a_step_takes_the_tiles_that_promise_most(net, encoded):
+    _, z, ctx, _ = encoded
+    with torch.no_grad():
+        delta, _ = StepGraph(net)(z, ctx, torch.ones(len(z)))
+        gain = per_tile(net.predict(z, ctx)[1])
+    touched = per_tile((delta != 0).any(dim=1, keepdim=True).float()) > 0
+    for promise, chosen in zip(gain, touched, strict=True):
+        assert chosen.sum() == RECIPE.net.tiles_per_step
+        assert promise[chosen].min() >= promise[~chosen].max()
+
+
+def test_a_fixed_order_refines_every_tile_once_all_steps_are_taken(net, encoded):
+    _, z, ctx, _ = encoded
+    step = fixed_order(net, np.random.default_rng(0).permutation(64))
+    moved = z.numpy()
+    for index in range(RECIPE.net.max_steps):
+        moved, energy = step(moved, ctx.numpy(), index)
+    assert (moved[:, -1] == RECIPE.net.limit).all()  # the mark of a refined cell
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(energy), EnergyGraph(net)(torch.from_numpy(moved), ctx))
+
+
+def test_exposure_does_not_change_what_the_net_sees():
+    frame = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(
+        normalise_exposure(0.5 * frame),
+        normalise_exposure(frame),
+        atol=0.2,
+        rtol=0.1,  # the 0.02 of dark frames
+    )
+
+
+def test_tiles_cover_every_cell_once():
+    rows, columns = tile_cells(16, 24, halo=0)
+    cells = sorted(zip(rows.flatten().tolist(), columns.flatten().tolist(), strict=True))
+    assert cells == [(row, column) for row in range(16) for column in range(24)]
+
+
+def test_judging_a_perfect_latent_finds_no_error():
+    labels = torch.randint(3, (2, 64, 64))
+    logits = 16.0 * torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2) - 8.0
+    z = torch.nn.functional.pixel_unshuffle(logits, 4)
+    loss, wrong = judge(z, labels, torch.tensor([1.0, 1.0, 2.0]))
+    assert loss.max() < 1e-5
+    assert wrong.max() == 0
+
+
+def test_an_error_counts_as_much_as_its_class():
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    labels[0, 0, 0] = 2
+    says_one = torch.zeros(1, 48, 1, 1)
+    says_one[:, 16:32] = 5.0
+    _, wrong = judge(says_one, labels, torch.tensor([1.0, 1.0, 2.0]))
+    assert wrong.item() == pytest.approx((15 * 0.5 + 1) / 16)
+
+
+def test_noise_stays_inside_the_bounds_of_the_state():
+    assert disturb(torch.full((4, 3, 8, 8), 7.9), sigma=2.0, limit=8.0).abs().max() <= 8.0
+
+
+def test_tiles_are_chosen_whole():
+    chosen = some_tiles(torch.zeros(3, 1, 32, 32)).float()
+    assert set(per_tile(chosen).flatten().tolist()) <= {0.0, 1.0}
+    assert TILE_CELLS == 8
+
+
+def test_counted_macs_are_those_of_the_layers(models):
+    latent = 16 * len(RECIPE.data.classes) + 1
+    assert count_macs(models / "energy.fp32.onnx") == 64 * 64 * (latent * 32 + 32 * 2)
+    assert count_macs(models / "decoder.fp32.onnx") == 0
