@@ -58,6 +58,7 @@ def test_the_status_tells_what_was_published_and_lost(tmp_path):
         "published": 2,
         "lost_mailbox": 0,
         "lost_directory": 0,
+        "lost_plugin": 0,
         "lost_schema": 0,
         "lost_journal": 0,
     }
