@@ -8,6 +8,9 @@ ARGS   ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 CORE   := $(shell find csrc CMakeLists.txt pyproject.toml -type f 2>/dev/null)
+CONFIG  := engines/vision/configs/nuclei.toml
+RECIPE  := --config $(CONFIG) --data $(DATA)/nuclei_dsb2018 $(ARGS)
+TRAINED := --checkpoint build/vision/run/checkpoint.pt --out build/vision/models
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
 .PHONY: run demo build test test-core check lint bench train-vision test-training clean
@@ -38,8 +41,12 @@ lint: $(VENV)/.dev ## format, lint, types, room rules
 bench: $(VENV)/.test ## every benchmark, as tables
 	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
-train-vision: $(VENV)/.training ## train and export the vision engine; needs DATA=
-	$(BIN)/python -m engines.vision.train --data $(DATA)/nuclei_dsb2018 $(ARGS)
+train-vision: $(VENV)/.training ## train, export and measure the vision engine into build/vision; needs DATA=
+	$(BIN)/python -m engines.vision.train $(RECIPE) --out build/vision/nets
+	$(BIN)/python -m engines.vision.train $(RECIPE) --head-of build/vision/nets/checkpoint.pt --out build/vision/run
+	$(BIN)/python -m engines.vision.export --config $(CONFIG) $(TRAINED)
+	$(BIN)/python -m engines.vision.calibrate $(RECIPE) --models build/vision/models
+	$(BIN)/python -m engines.vision.report $(RECIPE) $(TRAINED:--out=--models)
 
 test-training: $(VENV)/.training ## tests of the nets and of training
 	$(PYTEST) -m training $(ARGS)

@@ -97,7 +97,8 @@ def main() -> None:
     graphs = Graphs(args.models, recipe.net.limit)
     block = load_split(args.data, "calibration", recipe.data)
     config = f"engines/vision/configs/{args.config.name}"
-    command = f"python -m engines.vision.train --config {config} --data DIR --out RUN"
+    train = f"python -m engines.vision.train --config {config} --data DIR"
+    command = f"{train} --out NETS && {train} --head-of NETS/checkpoint.pt --out RUN"
     described = manifest(recipe, graphs, args.models, block, command)
     (args.models / "manifest.json").write_text(json.dumps(described, indent=2) + "\n")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from engines.vision.config import Recipe
+
 TEMPLATE = """# {name} {version}
 
 Segments microscopy frames into {classes}, {height} x {width} pixels, by *glance and refine*: a cheap
@@ -12,9 +14,11 @@ look at the whole frame at half resolution, then steps that each refine, at full
 {terms} tiles that promise the largest gain. The energy is the predicted error rate (every wrong pixel weighed
 by its class), per tile; its mean over the tiles says how far the answer is to be trusted.
 
-- Data: {data}. {frames} frames of `val` below; they took part in no choice.
+- Data: {data}. {frames} frames of `val` below: no weight, threshold or
+  table was fitted to them, but earlier forms of the model were measured on them too.
 - Licence of the weights: {licence}. No pretrained weights were used.
 - Made by: `{command}`, seed {seed}, on a CPU; then `engines.vision.export`, `calibrate` and `report`.
+- {note}
 - Halt and trust were fitted on frames of `train` that no weight was fitted to, as they are and spoilt.
 - Measured by `python -m engines.vision.report` with the FP32 graphs in onnxruntime. Intervals are 95 %,
   paired bootstrap over frames. *Hard* is the same frames with less light, shot noise and blur, drawn once by
@@ -56,13 +60,13 @@ Foreground is everything but background; the three-class mIoU gives Otsu a ring 
 """
 
 
-def render(described: dict[str, Any], metrics: dict[str, Any], tiles_per_step: int) -> str:
+def render(recipe: Recipe, described: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Fill the card.
 
     Args:
-        described: The manifest.
+        recipe: What the model was made by.
+        described: Its manifest.
         metrics: What ``report`` measured, for each set of frames.
-        tiles_per_step: How many tiles one step refines.
 
     Returns:
         Markdown.
@@ -74,7 +78,8 @@ def render(described: dict[str, Any], metrics: dict[str, Any], tiles_per_step: i
         classes=", ".join(described["classes"]),
         height=described["input"]["height"],
         width=described["input"]["width"],
-        tiles=tiles_per_step,
+        note=recipe.note,
+        tiles=recipe.net.tiles_per_step,
         terms=described["energy_terms"],
         data=described["data"],
         frames=metrics["clean"]["frames"],
@@ -112,10 +117,14 @@ def _by_step(name: str, measured: dict[str, Any]) -> str:
         (str(k), _with_interval(s["miou"], s["interval"]), *(f"{100 * o[k]:.2f}" for o in others.values()))
         for k, s in enumerate(measured["by_step"])
     )
-    lead = _with_interval(measured["last_minus_first"], measured["last_minus_first_interval"])
+    over_glance = _with_interval(measured["last_minus_glance"], measured["last_minus_glance_interval"])
+    over_first = _with_interval(measured["last_minus_first"], measured["last_minus_first_interval"])
     classes = ", ".join(f"{100 * iou:.1f}" for iou in measured["by_step"][-1]["iou_per_class"])
     table = _table(("step", "by gain", *others), rows)
-    return f"*{name}*: all steps minus none {lead}; IoU of the classes after all steps {classes}.\n\n{table}"
+    return (
+        f"*{name}*: the last step minus the first {over_first}, minus the glance {over_glance}; "
+        f"IoU of the classes after all steps {classes}.\n\n{table}"
+    )
 
 
 def _halt_row(name: str, halt: dict[str, Any]) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class TrainConfig:
     seed: int
     batch: int
     iterations: int
+    head_iterations: int
     learning_rate: float
     weight_decay: float
     average_decay: float
@@ -59,12 +60,13 @@ class HaltConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model: what it is called, what it learns from and how."""
+    """One model: what it is called, what it learns from and how. ``note`` goes into the model card."""
 
     name: str
     version: str
     licence: str
     data_licence: str
+    note: str
     data: DataConfig
     net: NetConfig
     train: TrainConfig

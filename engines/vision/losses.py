@@ -51,15 +51,15 @@ def training_loss(
 ) -> dict[str, Tensor]:
     """Unroll two refinements: one from the glance, one from a mix of glance and first refinement.
 
-    The head learns on both states the true error rate and its measured drop, and never pulls at
-    the states themselves.
+    The head learns on both states the error rate that the refinement left and its measured drop, and never
+    pulls at the states themselves.
 
     Returns:
-        Scalars ``glance``, ``refined``, ``error`` and ``gain``, to be added up.
+        Scalars ``glance``, ``refined``, ``left`` and ``gain``, to be added up.
     """
     z, context = net.encode(normalise_exposure(frames))
     glance, _ = judge(z, labels, class_weight)
-    refined, error, gain = [], [], []
+    refined, left, gain = [], [], []
     state = z
     for _ in range(2):
         state = disturb(state.detach(), net.config.noise_sigma, net.config.limit)
@@ -68,12 +68,12 @@ def training_loss(
         loss_after, wrong_after = judge(after, labels, class_weight)
         refined.append(loss_after.mean())
         logit, promise = net.predict(state, context)
-        error.append(F.binary_cross_entropy_with_logits(logit, wrong_before))
+        left.append(F.binary_cross_entropy_with_logits(logit, wrong_after))
         gain.append(F.smooth_l1_loss(per_tile(promise), 100 * per_tile(wrong_before - wrong_after)))
         state = torch.where(some_tiles(z), after, z)
     return {
         "glance": 0.5 * glance.mean(),
         "refined": torch.stack(refined).mean(),
-        "error": torch.stack(error).mean(),
+        "left": torch.stack(left).mean(),
         "gain": 0.1 * torch.stack(gain).mean(),
     }

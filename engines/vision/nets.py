@@ -88,11 +88,11 @@ class Glance(nn.Module):
 
 
 class Head(nn.Module):
-    """Predicts, per cell, the pixel-error rate and what a refinement would gain.
+    """Predicts, per cell, the error rate that no step can repair and what a refinement would gain.
 
-    The error of a pixel counts as much as its class; the gain is the drop of that rate, in hundredths. A cell
-    that was refined promises nothing more, so that enough steps refine every tile once. What depends on the
-    context alone is computed once, by the encoder; a step adds what depends on ``z``.
+    The error of a pixel counts as much as its class; the gain is the drop of that rate, in hundredths. What
+    is left depends on the context alone, so that a step changes the energy only by its gain; a cell that was
+    refined promises nothing more, so that enough steps refine every tile once.
     """
 
     def __init__(self, latent: int, limit: float) -> None:
@@ -100,13 +100,19 @@ class Head(nn.Module):
         self.limit = limit
         self.of_context = nn.Conv2d(SEEN_CHANNELS, HEAD_HIDDEN, 1)
         self.of_latent = nn.Conv2d(latent, HEAD_HIDDEN, 1, bias=False)
-        self.out = nn.Conv2d(HEAD_HIDDEN, 2, 1)
+        self.left = nn.Conv2d(HEAD_HIDDEN, 1, 1)
+        self.gain = nn.Conv2d(HEAD_HIDDEN, 1, 1)
 
     def forward(self, z: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (logit of the error rate, gain), each float32 [B, 1, h, w]."""
-        out = self.out(F.relu(self.of_latent(z) + hidden)).float()
+        """Return (logit of the error rate that would be left, gain), each float32 [B, 1, h, w].
+
+        Args:
+            z: [B, Z, h, w].
+            hidden: [B, HEAD_HIDDEN, h, w], ``of_context`` of what is seen, computed once by the encoder.
+        """
         unrefined = 1 - z[:, -1:].float() / self.limit
-        return out[:, :1], F.softplus(out[:, 1:]) * unrefined
+        gain = self.gain(F.relu(self.of_latent(z) + hidden)).float()
+        return self.left(F.relu(hidden)).float(), F.softplus(gain) * unrefined
 
 
 class Refiner(nn.Module):
@@ -169,13 +175,17 @@ class GlanceAndRefine(nn.Module):
         return z, torch.cat((seen, self.head.of_context(seen.detach())), dim=1)
 
     def predict(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (logit of the error rate, gain) of every cell, each float32 [B, 1, h, w]."""
+        """Return (logit of the error rate that would be left, gain), each float32 [B, 1, h, w]."""
         logit, gain = self.head(z, context[:, SEEN_CHANNELS:])
         return logit, gain
 
     def energy(self, z: Tensor, context: Tensor) -> Tensor:
-        """Return the predicted error rate of every tile, float32 [B, T]."""
-        return per_tile(self.predict(z, context)[0].sigmoid())
+        """Return the predicted error rate of every tile, float32 [B, T]: what would be left, and the gain.
+
+        So a step lowers the energy by what it was expected to gain, and the halt weighs just that.
+        """
+        left, gain = self.predict(z, context)
+        return per_tile(left.sigmoid() + gain / 100)
 
     def haloed(self, z: Tensor, context: Tensor) -> Tensor:
         """Return what the refiner reads, with a rim of zeros: [B, Z + X', h + 2 halo, w + 2 halo]."""

@@ -113,12 +113,14 @@ def measure(bench: Bench, net: GlanceAndRefine, described: dict[str, Any]) -> di
     run = bench.follow(classes)
     orders = {"raster": np.arange(tiles), "random": np.random.default_rng(ORDER_SEED).permutation(tiles)}
     rivals = {name: bench.follow(classes, fixed_order(net, order)) for name, order in orders.items()}
-    first, last = run.confusions[:, 0], run.confusions[:, -1]
+    glance, first, last = (run.confusions[:, k] for k in (0, 1, -1))
     otsu = bench.otsu(classes)
     return {
         "frames": len(bench.frames),
         "by_step": [summary(run.confusions[:, k]) for k in range(bench.steps + 1)],
         "energy_by_step": run.energies.mean(axis=0).tolist(),
+        "last_minus_glance": mean_iou(last.sum(axis=0)) - mean_iou(glance.sum(axis=0)),
+        "last_minus_glance_interval": miou_interval(last, glance),
         "last_minus_first": mean_iou(last.sum(axis=0)) - mean_iou(first.sum(axis=0)),
         "last_minus_first_interval": miou_interval(last, first),
         "default_halt": halted(run, described),
@@ -151,7 +153,7 @@ def main() -> None:
     benches = {name: Bench(graphs, frames, val.labels, recipe.net.max_steps) for name, frames in sets.items()}
     metrics = {name: measure(bench, net, described) for name, bench in benches.items()}
     (args.models / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    (args.models / "MODEL_CARD.md").write_text(render(described, metrics, recipe.net.tiles_per_step))
+    (args.models / "MODEL_CARD.md").write_text(render(recipe, described, metrics))
     path.write_text(json.dumps({**described, "metrics": headline(metrics)}, indent=2) + "\n")
 
 

@@ -1,7 +1,8 @@
 """Fit the weights of a recipe: ``python -m engines.vision.train --config FILE --data DIR --out DIR``.
 
-A run is resumed from ``checkpoint.pt`` in the output folder, with the right schedule but new random draws;
-``--iterations`` shortens it for a first look.
+A second run with ``--head-of CHECKPOINT`` fits the head alone to the nets of a finished one. A run is resumed
+from ``checkpoint.pt`` in its output folder, with the right schedule but new random draws; ``--iterations``
+shortens it for a first look.
 """
 
 from __future__ import annotations
@@ -26,13 +27,21 @@ SAVE_EVERY = 200
 
 
 class Trainer:
-    """One run: the weights, their running average, the optimiser and its schedule."""
+    """One run: the weights, their running average, the optimiser and its schedule.
 
-    def __init__(self, recipe: Recipe, iterations: int) -> None:
+    Args:
+        recipe: What to train and how.
+        iterations: The length of the schedule.
+        head_of: A checkpoint; all but the head is taken from it and stays as it is.
+    """
+
+    def __init__(self, recipe: Recipe, iterations: int, head_of: Path | None = None) -> None:
         torch.manual_seed(recipe.train.seed)
         settings = recipe.train
         self.class_weight = torch.tensor(settings.class_weight)
-        self.net = GlanceAndRefine(recipe.net).to(memory_format=torch.channels_last)
+        net = GlanceAndRefine(recipe.net) if head_of is None else load_weights(recipe, head_of)
+        net.requires_grad_(head_of is None).head.requires_grad_(True)
+        self.net = net.to(memory_format=torch.channels_last)
         average = get_ema_multi_avg_fn(settings.average_decay)
         self.average = AveragedModel(self.net, multi_avg_fn=average, use_buffers=True)
         self.optimiser = torch.optim.AdamW(
@@ -80,11 +89,10 @@ def load_weights(recipe: Recipe, checkpoint: Path) -> GlanceAndRefine:
     return net.eval()
 
 
-def train(recipe: Recipe, data: LabelledFrames, out: Path, iterations: int) -> None:
+def train(trainer: Trainer, recipe: Recipe, data: LabelledFrames, out: Path, iterations: int) -> None:
     """Train to the end, saving ``checkpoint.pt`` and appending to ``losses.jsonl`` on the way."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    trainer = Trainer(recipe, iterations)
     if checkpoint.exists():
         trainer.resume(checkpoint)
     stream = batches(data, recipe.train.batch, np.random.default_rng([recipe.train.seed, trainer.iteration]))
@@ -106,12 +114,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder with train/ and trainannot/")
     parser.add_argument("--out", type=Path, required=True, help="where checkpoint and log go")
     parser.add_argument("--iterations", type=int, help="instead of the recipe's")
+    parser.add_argument("--head-of", type=Path, help="fit the head alone, to the nets of this checkpoint")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     recipe = load_recipe(args.config)
     data = load_split(args.data, "train", recipe.data)
-    train(recipe, data, args.out, args.iterations or recipe.train.iterations)
+    planned = recipe.train.head_iterations if args.head_of else recipe.train.iterations
+    iterations = args.iterations or planned
+    train(Trainer(recipe, iterations, args.head_of), recipe, data, args.out, iterations)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,27 @@ def test_a_resumed_run_goes_on_where_it_stopped(trained):
         assert torch.equal(saved, loaded)
 
 
+def test_fitting_the_head_leaves_the_nets_as_they_were(trained):
+    frames, labels = nuclei_frames(2, seed=1)
+    fitted = Trainer(RECIPE, ITERATIONS, head_of=trained[2])
+    before = {name: value.clone() for name, value in fitted.net.state_dict().items()}
+    fitted.step(to_input(frames), torch.from_numpy(labels).long())
+    changed = {
+        name for name, value in fitted.net.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed
+    assert all(name.startswith("head.") for name in changed)
+
+
+def test_a_step_changes_the_energy_of_the_tiles_it_refines_and_of_no_other(net, encoded):
+    _, z, ctx, energy = encoded
+    with torch.no_grad():
+        delta, after = StepGraph(net)(z, ctx, torch.ones(len(z)))
+    touched = per_tile((delta != 0).any(dim=1, keepdim=True).float()) > 0
+    assert (after[touched] < energy[touched]).all()
+    torch.testing.assert_close(after[~touched], energy[~touched])
+
+
 def test_exported_graphs_say_what_torch_says(net, models, encoded):
     frames, z, ctx, energy = encoded
     graphs = Graphs(models, RECIPE.net.limit)
