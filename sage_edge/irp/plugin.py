@@ -65,9 +65,7 @@ class IRPPlugin(ABC):
         """
         if state is None:
             return native.halt_reason(history, self.halting)
-        return native.halt_reason(
-            history, self.halting, feasible=self.feasible(state), gap=self.gap(state)
-        )
+        return native.halt_reason(history, self.halting, feasible=self.feasible(state), gap=self.gap(state))
 
     def perturb(self, state: IRPState, sigma: float, rng: np.random.Generator) -> IRPState:
         """The state with noise of the plugin's noise model added: Gaussian of standard deviation sigma."""

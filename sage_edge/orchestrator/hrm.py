@@ -123,7 +123,7 @@ class HRM:
         return self._find(plugin).plugin
 
     def prepare(self, plugin: str, frame: Any) -> Any:
-        """Check a frame, or a document where the plugin takes one, and make it what its slots load. Any thread.
+        """Check a frame, or a document, and make it what the plugin's slots load. Any thread.
 
         Raises:
             UnknownPluginError: No such plugin.
