@@ -1,7 +1,8 @@
-"""What the service adds to a request: 640x480x3 raw frames to a plugin that returns at once, beside bare FastAPI.
+"""What the service adds to a request: raw frames to a plugin that returns at once, beside bare FastAPI.
 
-Both servers run in processes of their own under the same uvicorn; one keep-alive connection to each sends frames in
-turn, so that a slow moment of the machine meets both. Reported: p50 and p99 of each, and the ratio of the medians.
+Both servers run in processes of their own under the same uvicorn; one keep-alive connection to each sends
+640x480x3 frames in turn, so that a slow moment of the machine meets both. Reported: p50 and p99 of each, and
+the ratio of the medians.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Client:
         self._connection = _connect(port)
         head = (
             f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
-            f"Sage-Tensor-Shape: 480,640,3\r\nSage-Tensor-Dtype: uint8\r\nContent-Length: {len(FRAME)}\r\n\r\n"
+            f"Sage-Tensor-Shape: 480,640,3\r\nSage-Tensor-Dtype: uint8\r\n"
+            f"Content-Length: {len(FRAME)}\r\n\r\n"
         )
         self._request = head.encode() + FRAME
 

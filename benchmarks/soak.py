@@ -1,8 +1,8 @@
 """Two minutes at full load: is memory flat, is every step accounted for?
 
 The real service in a process of its own, real frames at full speed over several connections. At the end the
-states that the replies report (steps + 1 each) must equal the records published plus those counted as lost, and
-resident memory must not have grown over the second half.
+states that the replies report (steps + 1 each) must equal the records published plus those counted as lost,
+and resident memory must not have grown over the second half.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Build and run the C++ tests: plain, with AddressSanitizer + UBSan, and the threaded ones with ThreadSanitizer."""
+"""Build and run the C++ tests: plain, with address and undefined-behaviour sanitizer, with thread sanitizer."""
 
 from __future__ import annotations
 
