@@ -1,4 +1,4 @@
-"""The servers that benchmarks/http.py measures, each run as ``python -m benchmarks.http_servers NAME PORT``."""
+"""The servers that benchmarks/http.py measures: ``python -m benchmarks.http_servers NAME PORT``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Build and run the C++ tests: plain, with address and undefined-behaviour sanitizer, with thread sanitizer."""
+"""Build and run the C++ tests: plain, with the address sanitizer, with the thread sanitizer."""
 
 from __future__ import annotations
 
