@@ -39,7 +39,7 @@ lint: $(VENV)/.dev ## format, lint, types, room rules
 	$(BIN)/python tests/csrc/check_format.py
 
 bench: $(VENV)/.test ## every benchmark, as tables
-	$(BIN)/python benchmarks/run_all.py $(ARGS)
+	$(BIN)/python -m benchmarks.run_all $(ARGS)
 
 train-vision: $(VENV)/.training ## train, export and measure the vision engine into build/vision; needs DATA=
 	$(BIN)/python -m engines.vision.train $(RECIPE) --out build/vision/nets

@@ -18,7 +18,7 @@ from sage_edge.service import create_app
 class InstantPlugin:
     """A plugin that returns at once: no step, one number for an answer. What is left is the service."""
 
-    name, version, backend, model_sha256 = "instant", "1", "none", None
+    name, version, backend, model_sha256, takes = "instant", "1", "none", None, "frame"
     invariants = Invariants("scalar", "none", "zero", "none")
     halting = HaltPolicy(max_steps=0)
     state_shape: tuple[int, ...] = (1,)

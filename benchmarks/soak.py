@@ -8,6 +8,7 @@ and resident memory must not have grown over the second half.
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -93,11 +94,12 @@ def main() -> None:
     options = report.parser(__doc__)
     options.add_argument("--seconds", type=float, default=120)
     options.add_argument("--connections", type=int, default=12)
-    options.add_argument("--port", type=int, default=8099)
     chosen = options.parse_args()
-    url = f"http://127.0.0.1:{chosen.port}"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as telemetry:
-        server = start(chosen.port, telemetry)
+        server = start(port, telemetry)
         try:
             load = Load(url, chosen.connections)
             memory_mib = []

@@ -34,7 +34,7 @@ def examine(settings: Settings) -> tuple[list[str], bool]:
         _check(f"plugin      {name}", lambda name=name: load_plugin(name, settings).backend)  # type: ignore[misc]
         for name in settings.plugins
     ]
-    checks.append(_check("telemetry   ", lambda: _telemetry(settings)))
+    checks.append(_check("telemetry   journal", lambda: _telemetry(settings)))
     lines += [line for line, _ in checks] + ["gpu         " + _gpu()]
     return lines, all(ok for _, ok in checks)
 

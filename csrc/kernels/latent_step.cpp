@@ -55,12 +55,9 @@ class Tick {
 
   void run(ThreadPool* pool) {
     ThreadPool* helper = plans_.size() * rows_.elements >= kWorthWaking ? pool : nullptr;
-    if (std::any_of(plans_.begin(), plans_.end(), [](const RowPlan& row) { return row.check_delta; })) {
-      for_ranges(helper, sums_.size(), [this](std::size_t begin, std::size_t end) { check(begin, end); });
-      for (std::size_t row = 0; row < plans_.size(); ++row) settle(row);
-    }
-    for_ranges(helper, sums_.size(), [this](std::size_t begin, std::size_t end) { update(begin, end); });
-    for (std::size_t row = 0; row < plans_.size(); ++row) keep_unsound(row);
+    // A long row is finished before the next is begun: what the check has read is then still in a cache.
+    const std::size_t together = rows_.elements >= kWorthWaking ? 1 : std::max<std::size_t>(plans_.size(), 1);
+    for (std::size_t row = 0; row < plans_.size(); row += together) run_rows(helper, row, row + together);
   }
 
   std::size_t rows() const { return plans_.size(); }
@@ -90,6 +87,19 @@ class Tick {
     const bool known = in_.residual_weight == 0.0 && bounded();
     const bool improves = known && run.improves(E_terms, feasible(slot));
     return {slot, E_terms, run.best_is_current() && improves, run.best_is_current() && !improves};
+  }
+
+  void run_rows(ThreadPool* pool, std::size_t first, std::size_t last) {
+    const std::size_t begin = first * chunks_;
+    const std::size_t items = (last - first) * chunks_;
+    const auto checked = [](const RowPlan& row) { return row.check_delta; };
+    if (std::any_of(plans_.begin() + static_cast<std::ptrdiff_t>(first),
+                    plans_.begin() + static_cast<std::ptrdiff_t>(last), checked)) {
+      for_ranges(pool, items, [=](std::size_t from, std::size_t to) { check(begin + from, begin + to); });
+      for (std::size_t row = first; row < last; ++row) settle(row);
+    }
+    for_ranges(pool, items, [=](std::size_t from, std::size_t to) { update(begin + from, begin + to); });
+    for (std::size_t row = first; row < last; ++row) keep_unsound(row);
   }
 
   /// Whether finite inputs cannot lead to sums that are not finite.

@@ -1,0 +1,28 @@
+"""The benchmarks run: on a little work, as commands, and what they write is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {
+    "latent_step": ["--rounds", "1", "--largest", "65536", "--threads", "1"],
+    "mailbox": ["--rounds", "1", "--records", "2000"],
+    "loop": ["--rounds", "1", "--requests", "4"],
+    "http": ["--requests", "20"],
+    "soak": ["--seconds", "2", "--connections", "2"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_benchmark_runs_and_writes_its_results(name, tmp_path):
+    out = tmp_path / "results.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", *COMMANDS[name], "--json", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(out.read_text())
