@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--keep-serving", action="store_true")
     options = parser.parse_args()
     url = f"http://127.0.0.1:{options.port}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print("==> loading the engines", flush=True)
     start_s = time.monotonic()
     server = subprocess.Popen([sys.executable, "-m", "sage_edge", "serve", "--port", str(options.port)])

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -54,7 +53,7 @@ def served():
             break
     assert process.poll() is None, "".join(lines)
     yield port
-    process.send_signal(signal.SIGINT)
+    process.terminate()  # a shell may have told its background jobs to ignore SIGINT
     assert process.wait(30) == 0
     process.stdout.close()
 

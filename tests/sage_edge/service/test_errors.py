@@ -55,12 +55,12 @@ class _Moody(QuadraticPlugin):
         if frame[0] == 1:
             raise _OwnError("frame: expected a cat, got a dog")
         if frame[0] == 2:
-            raise ZeroDivisionError("a defect of the plugin at /home/alice")
+            raise ZeroDivisionError("a defect of the plugin at /srv/alice")
         return super().prepare(frame)
 
     def advance(self, z, context, step_size):
         if 3 in context["target"][:, 0]:
-            raise ZeroDivisionError("a defect of the engine at /home/alice")
+            raise ZeroDivisionError("a defect of the engine at /srv/alice")
         return super().advance(z, context, step_size)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
 import sage_edge
@@ -30,13 +31,14 @@ def test_the_status_shows_who_is_in_a_slot_and_who_waits(gated):
 
     service, gate = gated
     gate.close()
-    callers = [threading.Thread(target=post_vector, args=(service.client,)) for _ in range(2)]
-    for caller in callers:
-        caller.start()
 
     def lane():
-        return service.client.get("/v1/status").json()["plugins"]["quadratic"]
+        return httpx.get(f"{service.url}/v1/status").json()["plugins"]["quadratic"]
 
+    callers = [threading.Thread(target=post_vector, args=(service.client,)) for _ in range(2)]
+    callers[0].start()
+    service.wait_for(lambda: (lane()["live"], lane()["waiting"]) == (1, 0))
+    callers[1].start()
     service.wait_for(lambda: (lane()["live"], lane()["waiting"]) == (1, 1))
     gate.open()
     for caller in callers:
