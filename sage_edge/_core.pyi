@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['HaltPolicy', 'Ring', 'RingReader', 'SlotTable', 'ThreadPool', 'halt_reason', 'halt_reasons', 'latent_step', 'record_dtype', 'trust_statistics']
+__all__: list[str] = ['HaltPolicy', 'QpRun', 'QpSolution', 'QpSolutions', 'QpSolver', 'Ring', 'RingReader', 'SlotTable', 'ThreadPool', 'advance_many', 'halt_reason', 'halt_reasons', 'latent_step', 'observe', 'record_dtype', 'solve_qp', 'trust_statistics']
 class HaltPolicy:
     """
     When a run stops. Immutable; energies are compared as E_norm = E / E_scale.
@@ -220,6 +220,271 @@ class ThreadPool:
     @property
     def threads(self) -> int:
         ...
+class QpSolution:
+    """
+    One solved QP. Its arrays are views of its memory.
+    """
+    @property
+    def certificate(self) -> typing.Any:
+        """
+        Why there is no solution, in place of y or x; None when there may be one.
+        
+        Of a primal infeasibility, float64 [m + n] y: A'y = 0, and the sum of y times the limit that its sign points to (upper
+        where positive) is negative. Of a dual infeasibility, float64 [n] d: P d = 0, q'd < 0, and no limit stands against it.
+        """
+    @property
+    def dual_residual(self) -> float:
+        """
+        max |P x + q + A'y|.
+        """
+    @property
+    def gap(self) -> float:
+        """
+        |primal objective - dual objective|.
+        """
+    @property
+    def iterations(self) -> int:
+        """
+        Changes of the active set plus ADMM steps.
+        """
+    @property
+    def objective(self) -> float:
+        """
+        1/2 x'Px + q'x.
+        """
+    @property
+    def primal_residual(self) -> float:
+        """
+        Largest violation of a limit.
+        """
+    @property
+    def status(self) -> str:
+        """
+        'solved', 'max_iterations', 'primal_infeasible' or 'dual_infeasible'.
+        """
+    @property
+    def x(self) -> numpy.ndarray:
+        """
+        float64 [n].
+        """
+    @property
+    def y(self) -> numpy.ndarray:
+        """
+        float64 [m + n], multipliers of the rows of A and of the box: P x + q + A' y[:m] + y[m:] = 0, positive at an
+        upper limit and negative at a lower one.
+        """
+class QpSolutions:
+    """
+    Many solved QPs of one solver; row i belongs to problem i.
+    """
+    def __len__(self) -> int:
+        ...
+    @property
+    def dual_residual(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        float64 [count], a copy.
+        """
+    @property
+    def gap(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        float64 [count], a copy.
+        """
+    @property
+    def iterations(self) -> numpy.typing.NDArray[numpy.int64]:
+        """
+        int64 [count], a copy.
+        """
+    @property
+    def objective(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        float64 [count], a copy.
+        """
+    @property
+    def primal_residual(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        float64 [count], a copy.
+        """
+    @property
+    def status(self) -> list[str]:
+        """
+        list of str [count], as of QpSolution.
+        """
+    @property
+    def x(self) -> numpy.ndarray:
+        """
+        float64 [count, n], a view.
+        """
+    @property
+    def y(self) -> numpy.ndarray:
+        """
+        float64 [count, m + n], a view.
+        """
+class QpRun:
+    """
+    A QP on its way: one state of ADMM, advanced by whoever holds it.
+    
+    One thread at a time.
+    """
+    def advance(self, iterations: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Takes so many ADMM steps, in place.
+        """
+    def copy(self) -> QpRun:
+        """
+        A run that goes its own way from here.
+        """
+    def load(self, x: numpy.typing.NDArray[numpy.float64], y: numpy.typing.NDArray[numpy.float64] | None = None) -> None:
+        """
+        Goes on from x float64 [n] and y float64 [m + n] (None: 0); step size and step count stay.
+        """
+    def polish(self) -> bool:
+        """
+        Solves for the limits that look active, and takes the result if its energy is lower.
+        
+        Returns:
+            Whether it was.
+        """
+    @property
+    def dual_residual(self) -> float:
+        """
+        As of QpSolution.
+        """
+    @property
+    def energy(self) -> float:
+        """
+        log10 of the largest residual over the size of its terms, at least -16.
+        """
+    @property
+    def feasible(self) -> bool:
+        """
+        Whether no limit is violated by more than eps.
+        """
+    @property
+    def gap(self) -> float:
+        """
+        Duality gap over the size of its terms.
+        """
+    @property
+    def iterations(self) -> int:
+        """
+        ADMM steps taken.
+        """
+    @property
+    def objective(self) -> float:
+        """
+        1/2 x'Px + q'x.
+        """
+    @property
+    def primal_residual(self) -> float:
+        """
+        As of QpSolution.
+        """
+    @property
+    def x(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        float64 [n], a copy.
+        """
+    @property
+    def y(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        float64 [m + n], a copy; as of QpSolution.
+        """
+class QpSolver:
+    """
+    Solves min 1/2 x'Px + q'x s.t. l <= A x <= u, lb <= x <= ub, for one P and A.
+    
+    A dual active-set method while P is strictly convex and few limits are active; over-relaxed ADMM with polishing
+    otherwise. What depends on P and A alone is kept from solve to solve. Threads take turns.
+    
+    Args:
+        P: float64 [n, n], symmetric positive semidefinite, finite; copied.
+        A: float64 [m, n], finite; copied. None: no rows.
+        rho: First step size of ADMM, > 0.
+        sigma: Its proximal weight, > 0.
+        alpha: Its over-relaxation, in (0, 2).
+    
+    Raises:
+        ShapeError: An array has the wrong shape, dtype or layout.
+        ProblemError: P is not symmetric positive semidefinite, or not finite.
+        ConfigError: An option is out of range.
+    """
+    def __init__(self, P: numpy.typing.NDArray[numpy.float64], A: numpy.typing.NDArray[numpy.float64] | None = None, *, rho: typing.SupportsFloat | typing.SupportsIndex = 0.1, sigma: typing.SupportsFloat | typing.SupportsIndex = 1e-06, alpha: typing.SupportsFloat | typing.SupportsIndex = 1.6) -> None:
+        ...
+    def solve(self, q: numpy.typing.NDArray[numpy.float64], l: numpy.typing.NDArray[numpy.float64] | None = None, u: numpy.typing.NDArray[numpy.float64] | None = None, lb: numpy.typing.NDArray[numpy.float64] | None = None, ub: numpy.typing.NDArray[numpy.float64] | None = None, *, x0: numpy.typing.NDArray[numpy.float64] | None = None, y0: numpy.typing.NDArray[numpy.float64] | None = None, eps: typing.SupportsFloat | typing.SupportsIndex = 0.001, eps_rel: typing.SupportsFloat | typing.SupportsIndex = 0.0, max_iter: typing.SupportsInt | typing.SupportsIndex = 4000) -> QpSolution:
+        """
+        Solves one QP, without the GIL.
+        
+        Args:
+            q: float64 [n], finite.
+            l: float64 [m], lower limits of A x, -inf where there is none; None: none at all.
+            u: float64 [m], upper limits.
+            lb: float64 [n], lower limits of x.
+            ub: float64 [n], upper limits of x.
+            x0: float64 [n], where ADMM begins; None: 0.
+            y0: float64 [m + n], multipliers to begin with, and, where they are not 0, the limits that are taken as active
+                first; None: 0.
+            eps: Bound of the primal, dual and gap residuals, in the units of the problem.
+            eps_rel: Added to that bound: this times the size of the terms that a residual is the difference of.
+            max_iter: Most changes of the active set plus ADMM steps.
+        
+        Returns:
+            The solution; look at its `status`.
+        
+        Raises:
+            ShapeError: An array has the wrong shape, dtype or layout.
+            ProblemError: NaN, or a lower limit above its upper one.
+            ConfigError: eps, eps_rel or max_iter is negative.
+        """
+    def solve_many(self, q: numpy.typing.NDArray[numpy.float64], l: numpy.typing.NDArray[numpy.float64] | None = None, u: numpy.typing.NDArray[numpy.float64] | None = None, lb: numpy.typing.NDArray[numpy.float64] | None = None, ub: numpy.typing.NDArray[numpy.float64] | None = None, *, x0: numpy.typing.NDArray[numpy.float64] | None = None, y0: numpy.typing.NDArray[numpy.float64] | None = None, eps: typing.SupportsFloat | typing.SupportsIndex = 0.001, eps_rel: typing.SupportsFloat | typing.SupportsIndex = 0.0, max_iter: typing.SupportsInt | typing.SupportsIndex = 4000, pool: ThreadPool | None = None) -> QpSolutions:
+        """
+        Solves many QPs, shared among the threads of a pool, without the GIL.
+        
+        Args:
+            q: float64 [count, n]. Every other array is as for `solve`, for all problems, or has one row for each.
+            pool: Threads that help; None: the calling thread alone. The bits of a result depend neither on it nor on the other
+                problems.
+        
+        Returns:
+            The solutions, in order.
+        
+        Raises:
+            As `solve`.
+        """
+    def start(self, q: numpy.typing.NDArray[numpy.float64], l: numpy.typing.NDArray[numpy.float64] | None = None, u: numpy.typing.NDArray[numpy.float64] | None = None, lb: numpy.typing.NDArray[numpy.float64] | None = None, ub: numpy.typing.NDArray[numpy.float64] | None = None, *, x0: numpy.typing.NDArray[numpy.float64] | None = None, y0: numpy.typing.NDArray[numpy.float64] | None = None, eps: typing.SupportsFloat | typing.SupportsIndex = 0.001) -> QpRun:
+        """
+        Begins ADMM on one QP, for the caller to advance.
+        
+        Args:
+            As for `solve`; eps is the violation of a limit up to which an iterate counts as feasible.
+        
+        Returns:
+            The run, at its first iterate. It keeps the solver alive and shares its factor while it can.
+        
+        Raises:
+            As `solve`.
+        """
+    @property
+    def m(self) -> int:
+        """
+        Number of rows of A.
+        """
+    @property
+    def n(self) -> int:
+        """
+        Number of variables.
+        """
+    @property
+    def strictly_convex(self) -> bool:
+        """
+        Whether P has a Cholesky factor, and with it the active-set method its use.
+        """
+def advance_many(runs: collections.abc.Sequence[QpRun], iterations: typing.SupportsInt | typing.SupportsIndex, pool: ThreadPool | None = None) -> None:
+    """
+    Advances different runs by so many ADMM steps each, shared among the threads of a pool, without the GIL.
+    
+    Raises:
+        ConfigError: iterations is negative.
+    """
 def halt_reason(history: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], policy: HaltPolicy, *, feasible: bool = True, gap: typing.SupportsFloat | typing.SupportsIndex = 0.0, spent_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, charge_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, now_ns: typing.SupportsInt | typing.SupportsIndex = 0, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0) -> str | None:
     """
     The halting rule over the energies E_0 .. E_n; IRP v1.0, section 4 of docs/IRP_PROTOCOL.md.
@@ -289,9 +554,35 @@ def latent_step(slots: SlotTable, z: numpy.typing.NDArray[numpy.float32], delta:
         ShapeError: An array has the wrong shape, dtype or layout, or two share memory.
         ConfigError: A number is out of range, or there is nothing to make E of.
     """
+def observe(slots: SlotTable, energies: numpy.typing.NDArray[numpy.float64], *, residuals: numpy.typing.NDArray[numpy.float64] | None = None, feasible: numpy.typing.NDArray[numpy.uint8] | None = None, gap: numpy.typing.NDArray[numpy.float64] | None = None, now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, tick_us: typing.SupportsFloat | typing.SupportsIndex = 0.0) -> numpy.typing.NDArray[numpy.uint8]:
+    """
+    Hands the next states of every running run to its slot, which decides and publishes a record.
+    
+    Args:
+        slots: The runs; each running one is charged an equal share of tick_us.
+        energies: float64 [live].
+        residuals: float64 [live], relative sizes of the last step; None: NaN.
+        feasible: uint8 [live]; None: all feasible.
+        gap: float64 [live], optimality gaps; None: all 0.
+        now_ns: Monotonic time of the new states.
+        margin_ns: Time that finishing an answer takes, >= 0.
+        tick_us: What this tick cost, microseconds, >= 0.
+    
+    Returns:
+        uint8 [live], the halt reason code of each slot (an index into HALT_REASONS; 0: running). Runs that had ended before
+        are left as they are.
+    
+    Raises:
+        ShapeError: An array has the wrong shape, dtype or layout.
+        ConfigError: margin_ns or tick_us is negative.
+    """
 def record_dtype() -> numpy.dtype[numpy.void]:
     """
     The 64 bytes of a telemetry record as a NumPy dtype.
+    """
+def solve_qp(P: numpy.typing.NDArray[numpy.float64], q: numpy.typing.NDArray[numpy.float64], A: numpy.typing.NDArray[numpy.float64] | None = None, l: numpy.typing.NDArray[numpy.float64] | None = None, u: numpy.typing.NDArray[numpy.float64] | None = None, lb: numpy.typing.NDArray[numpy.float64] | None = None, ub: numpy.typing.NDArray[numpy.float64] | None = None, *, x0: numpy.typing.NDArray[numpy.float64] | None = None, y0: numpy.typing.NDArray[numpy.float64] | None = None, eps: typing.SupportsFloat | typing.SupportsIndex = 0.001, eps_rel: typing.SupportsFloat | typing.SupportsIndex = 0.0, max_iter: typing.SupportsInt | typing.SupportsIndex = 4000) -> QpSolution:
+    """
+    QpSolver(P, A).solve(...) in one call.
     """
 def trust_statistics(history: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> tuple[float, float, float, int]:
     """

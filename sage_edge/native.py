@@ -1,4 +1,4 @@
-"""The one door to the compiled core: rings, slots, the halting rule and the latent step.
+"""The one door to the compiled core: rings, slots, the halting rule, the latent step and QPs.
 
 Everything here is a thin, typed name for something in ``sage_edge._core``; its documentation is there too.
 """
@@ -8,7 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 try:
-    from sage_edge._core import HaltPolicy, Ring, RingReader, ThreadPool, halt_reason, latent_step
+    from sage_edge._core import (
+        HaltPolicy,
+        QpRun,
+        QpSolution,
+        QpSolutions,
+        QpSolver,
+        Ring,
+        RingReader,
+        ThreadPool,
+        advance_many,
+        halt_reason,
+        latent_step,
+        observe,
+        solve_qp,
+    )
 except ModuleNotFoundError as exc:
     if exc.name != "sage_edge._core":
         raise
@@ -26,14 +40,21 @@ __all__ = [
     "HALT_REASONS",
     "RECORD_DTYPE",
     "HaltPolicy",
+    "QpRun",
+    "QpSolution",
+    "QpSolutions",
+    "QpSolver",
     "Ring",
     "RingReader",
     "RunSummary",
     "SlotTable",
     "ThreadPool",
     "TrustStatistics",
+    "advance_many",
     "halt_reason",
     "latent_step",
+    "observe",
+    "solve_qp",
     "trust_statistics",
 ]
 

@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, module) {
   sage::bindings::bind_slot_table(module);
   sage::bindings::bind_thread_pool(module);
   sage::bindings::bind_latent_step(module);
+  sage::bindings::bind_qp(module);
 }

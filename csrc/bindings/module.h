@@ -11,5 +11,6 @@ void bind_ring(pybind11::module_& module);
 void bind_slot_table(pybind11::module_& module);
 void bind_thread_pool(pybind11::module_& module);
 void bind_latent_step(pybind11::module_& module);
+void bind_qp(pybind11::module_& module);
 
 }  // namespace sage::bindings

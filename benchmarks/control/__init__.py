@@ -1,0 +1,1 @@
+"""Benchmarks of control: programs, closed loops, plans."""

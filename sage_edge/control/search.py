@@ -1,0 +1,146 @@
+"""A first line from start to goal: the shortest way over a grid, through gaps that the robot fits."""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_edge.control.line import Floats
+
+#: Largest number of grid cells; a world that needs more gets a coarser grid.
+MAX_CELLS = 40_000
+#: What a metre costs where the robot only just fits, against one in the open.
+_TIGHT = 3.0
+_DIAGONAL = math.sqrt(2.0)
+_CLOSED = math.inf
+
+
+def seed_line(start: Floats, goal: Floats, discs: Floats, cell_m: float) -> Floats | None:
+    """A polyline from start to goal around discs.
+
+    Two discs that overlap leave no way between them: the grid is closed along the line that joins their
+    centres. Elsewhere a cell is open if some point within it is free, so that a gap is found however
+    narrow it is; such cells cost more.
+
+    Args:
+        start: float64 [2], metres.
+        goal: float64 [2], metres.
+        discs: float64 [m, 3], x, y and radius; the robot's radius included.
+        cell_m: Width of a grid cell, metres.
+
+    Returns:
+        float64 [n, 2] from start to goal, or None when every way is closed.
+    """
+    low = np.minimum(start, goal)
+    high = np.maximum(start, goal)
+    if len(discs):
+        low = np.minimum(low, (discs[:, :2] - discs[:, 2:]).min(axis=0))
+        high = np.maximum(high, (discs[:, :2] + discs[:, 2:]).max(axis=0))
+    low, high = low - 2 * cell_m, high + 2 * cell_m
+    cell_m = max(cell_m, math.sqrt(float(np.prod(high - low)) / MAX_CELLS))
+    shape = np.ceil((high - low) / cell_m).astype(int) + 1
+    cost = _cost(discs, low, cell_m, (int(shape[0]), int(shape[1])))
+    first, last = (np.rint((point - low) / cell_m).astype(int) for point in (start, goal))
+    cells = _search(cost, (int(first[0]), int(first[1])), (int(last[0]), int(last[1])))
+    if cells is None:
+        return None
+    inner = low + cell_m * np.asarray(cells, np.float64)
+    return np.vstack([start, inner[1:-1], goal])
+
+
+def _cost(discs: Floats, low: Floats, cell_m: float, shape: tuple[int, int]) -> Floats:
+    """Cost of a metre in each cell; infinite where it is closed."""
+    cost = np.ones(shape)
+    if not len(discs):
+        return cost
+    slack = cell_m / _DIAGONAL
+    cells, gap = _near(discs, low, cell_m, shape, slack)
+    cost.ravel()[cells[gap < slack]] = _TIGHT
+    cost.ravel()[cells[gap < -slack]] = _CLOSED
+    walls = np.rint((_walls(discs, slack) - low) / cell_m).astype(int)
+    cost[walls[:, 0], walls[:, 1]] = _CLOSED
+    return cost
+
+
+def _near(
+    discs: Floats, low: Floats, cell_m: float, shape: tuple[int, int], slack: float
+) -> tuple[NDArray[np.int64], Floats]:
+    """Flat indices of the cells around each disc, and their distances from its rim; cells come repeatedly."""
+    reach = math.ceil((float(discs[:, 2].max()) + slack) / cell_m)
+    across = np.arange(-reach, reach + 1)
+    centre = np.rint((discs[:, :2] - low) / cell_m).astype(int)
+    x, y = (np.clip(centre[:, axis, None] + across, 0, size - 1) for axis, size in enumerate(shape))
+    off_x, off_y = (
+        np.square(low[axis] + cell_m * cells - discs[:, axis, None]) for axis, cells in enumerate((x, y))
+    )
+    gap = np.sqrt(off_x[:, :, None] + off_y[:, None, :]) - discs[:, 2, None, None]
+    cells = x[:, :, None] * shape[1] + y[:, None, :]
+    return cells.ravel(), gap.ravel()
+
+
+def _walls(discs: Floats, slack: float) -> Floats:
+    """Points [n, 2] where the line that joins two overlapping discs is not closed by the discs' own cells."""
+    centres, radius = discs[:, :2], discs[:, 2]
+    reach = radius[:, None] + radius[None, :]
+    square = np.square(centres[:, None, 0] - centres[None, :, 0])
+    square += np.square(centres[:, None, 1] - centres[None, :, 1])
+    is_open = square > np.square(np.maximum(reach - 2 * slack, 0.0))
+    first, second = np.nonzero(np.triu(is_open & (square < reach**2)))
+    along = centres[second] - centres[first]
+    length = np.sqrt(square[first, second])
+    middle = (radius[first] + length - radius[second]) / 2  # of the gap that the two rims would leave
+    at = (middle[:, None] + slack * np.linspace(-1.0, 1.0, 6)) / length[:, None]
+    points: Floats = centres[first, None] + at[:, :, None] * along[:, None]
+    return points.reshape(-1, 2)
+
+
+def _search(cost: Floats, first: tuple[int, int], last: tuple[int, int]) -> list[tuple[int, int]] | None:
+    """A* over eight neighbours; a diagonal step needs both of its sides open."""
+    framed = np.pad(cost, 1, constant_values=np.inf)
+    stride = framed.shape[1]
+    start, goal = ((x + 1) * stride + y + 1 for x, y in (first, last))
+    prices: list[float] = framed.ravel().tolist()
+    prices[start] = prices[goal] = 1.0
+    ahead: list[float] = _octile(framed.shape, (last[0] + 1, last[1] + 1)).ravel().tolist()
+    straight = (stride, -stride, 1, -1)
+    diagonal = [(dx + dy, dx, dy) for dx in (stride, -stride) for dy in (1, -1)]
+    best = [_CLOSED] * len(prices)
+    parent = [-1] * len(prices)
+    best[start] = 0.0
+    heap = [(ahead[start], start)]
+    while heap:
+        total, cell = heapq.heappop(heap)
+        if cell == goal:
+            return [(at // stride - 1, at % stride - 1) for at in _trace(parent, goal)]
+        so_far, here = best[cell], prices[cell]
+        if total > so_far + ahead[cell]:
+            continue  # a better way here was taken meanwhile
+        steps = [(cell + step, 0.5) for step in straight]
+        steps += [
+            (cell + step, 0.5 * _DIAGONAL)
+            for step, dx, dy in diagonal
+            if prices[cell + dx] < _CLOSED and prices[cell + dy] < _CLOSED
+        ]
+        for there, metres in steps:
+            reached = so_far + metres * (here + prices[there])
+            if reached < best[there]:
+                best[there], parent[there] = reached, cell
+                heapq.heappush(heap, (reached + ahead[there], there))
+    return None
+
+
+def _octile(shape: tuple[int, ...], goal: tuple[int, int]) -> Floats:
+    """Length of the shortest way over an open grid from each cell to the goal, in cells."""
+    across, along = (np.abs(np.arange(size) - at) for size, at in zip(shape, goal, strict=True))
+    a, b = across[:, None], along[None, :]
+    return np.maximum(a, b) + (_DIAGONAL - 1) * np.minimum(a, b)
+
+
+def _trace(parent: list[int], goal: int) -> list[int]:
+    cells = [goal]
+    while parent[cells[-1]] >= 0:
+        cells.append(parent[cells[-1]])
+    return cells[::-1]
