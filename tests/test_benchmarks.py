@@ -16,6 +16,7 @@ COMMANDS = {
     "loop": ["--rounds", "1", "--requests", "4"],
     "http": ["--requests", "20"],
     "soak": ["--seconds", "2", "--connections", "2"],
+    "control.closed_loop": ["--seconds", "0.1"],
 }
 
 

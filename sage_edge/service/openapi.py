@@ -139,13 +139,20 @@ _FORM_SCHEMA = {
         **_BUDGET_PROPERTIES,
     },
 }
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "description": "for a plugin that takes problems, such as control: docs/CONTROL.md",
+    "required": ["kind"],
+    "properties": {"kind": {"type": "string"}},
+}
 _JSON_BODY = {
     "schema": {
         "type": "object",
-        "required": ["frame"],
+        "oneOf": [{"required": ["frame"]}, {"required": ["problem"]}],
         "additionalProperties": False,
         "properties": {
             "frame": _FRAME_SCHEMA,
+            "problem": _PROBLEM_SCHEMA,
             "budget": {"type": "object", "properties": _BUDGET_PROPERTIES, "additionalProperties": False},
         },
     },

@@ -1,0 +1,159 @@
+"""Documents become problems or clear errors; slots do what each problem would do alone."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from sage_edge import native, refine
+from sage_edge.errors import InfeasibleError, InputError, ParameterError, ProblemError, ShapeError
+from sage_edge.plugins.control import ControlPlugin
+from sage_edge.runtime import CpuRefiner, Job
+
+QP = {"kind": "qp", "P": [[2.0, 0.0], [0.0, 2.0]], "q": [-2.0, -5.0], "A": [[1.0, 1.0]], "u": [1.0]}
+MPC = {"kind": "mpc", "A": [[1.0, 0.1], [0.0, 1.0]], "B": [[0.005], [0.1]], "Q": [1.0, 0.1], "R": [0.1]}
+MPC |= {"N": 10, "x0": [1.0, 0.2], "u_min": [-1.0], "u_max": [1.0]}
+PLAN = {"kind": "plan", "start": [0, 0], "goal": [0, 6], "obstacles": [[0, 3, 0.5]], "robot_radius_m": 0.2}
+TRACK = {
+    "kind": "track",
+    "centre": [[30 * np.cos(a), 20 * np.sin(a)] for a in np.linspace(0, 6.2, 60)],
+    "right_m": [3.0] * 60,
+    "left_m": [3.0] * 60,
+}
+
+
+@pytest.fixture
+def plugin():
+    return ControlPlugin()
+
+
+def run(plugin, problems, slots=2):
+    """Answers and summaries of problems, in order, from one refiner."""
+    ring = native.Ring(4096)
+    refiner = CpuRefiner(plugin.open_slots(slots, 1), ring=ring, plugin_number=0, now_ns=time.monotonic_ns)
+    waiting = [Job(number, problem, plugin.halting) for number, problem in enumerate(problems)]
+    done = {}
+    while waiting or refiner.live:
+        jobs, waiting = waiting[: refiner.free], waiting[refiner.free :]
+        for finished in refiner.admit(jobs) + refiner.tick():
+            done[finished.job.run_id] = finished
+    return [done[number] for number in range(len(problems))]
+
+
+@pytest.mark.parametrize("document", [QP, MPC, PLAN, TRACK], ids=lambda d: d["kind"])
+def test_every_kind_is_refined_to_a_feasible_answer_that_json_can_carry(plugin, document):
+    [finished] = run(plugin, [plugin.prepare(document)])
+    details = json.loads(json.dumps(dict(finished.answer.details), allow_nan=False))
+    assert details["kind"] == document["kind"]
+    assert details["feasible"] is True
+    assert finished.summary.halt_reason in ("feasible", "slope<eps")
+    assert np.isfinite(finished.answer.array).all()
+
+
+def test_a_quadratic_program_is_solved_to_its_known_optimum(plugin):
+    [finished] = run(plugin, [plugin.prepare(QP)])
+    np.testing.assert_allclose(finished.answer.array, [-0.25, 1.25], atol=2e-3)
+
+
+def test_a_problem_without_a_solution_ends_early_with_a_certificate_that_proves_it(plugin):
+    document = QP | {"A": [[1.0, 1.0], [1.0, 1.0]], "l": [3.0, None], "u": [None, 1.0]}
+    [finished] = run(plugin, [plugin.prepare(document)])
+    details = finished.answer.details
+    assert finished.summary.halt_reason == "diverged"
+    assert details["feasible"] is False
+    assert details["violation"] >= 1.0
+    y = np.array(details["certificate"]["vector"])
+    # A'y = 0, and y times the limits that its signs point to is below 0: no x can satisfy both rows.
+    np.testing.assert_allclose(np.array(document["A"]).T @ y[:2] + y[2:], 0, atol=1e-6)
+    assert 3.0 * min(y[0], 0) + 1.0 * max(y[1], 0) < 0
+    assert y[0] <= 0 <= y[1]
+
+
+def test_an_unbounded_problem_ends_early_with_a_direction_of_endless_descent(plugin):
+    document = {"kind": "qp", "P": [[0.0, 0.0], [0.0, 2.0]], "q": [-2.0, -5.0]}
+    [finished] = run(plugin, [plugin.prepare(document)])
+    direction = np.array(finished.answer.details["certificate"]["vector"])
+    np.testing.assert_allclose(
+        np.array(document["P"]) @ direction, 0, atol=1e-6
+    )  # the solver's own tolerance
+    assert np.dot(document["q"], direction) < 0
+    assert finished.summary.halt_reason == "diverged"
+
+
+def test_results_do_not_depend_on_the_slot_or_on_the_neighbours(plugin):
+    documents = [QP, MPC, PLAN, QP | {"q": [3.0, -1.0]}, MPC | {"x0": [-2.0, 0.3]}, PLAN | {"goal": [1, 6]}]
+    alone = [run(plugin, [plugin.prepare(document)], slots=1)[0] for document in documents]
+    together = run(plugin, [plugin.prepare(document) for document in documents], slots=4)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.answer.array, other.answer.array)
+        assert one.summary.best_E == other.summary.best_E
+
+
+def test_a_stream_goes_on_where_its_last_problem_ended(plugin):
+    first, again = (plugin.prepare(MPC | {"stream_id": "arm", "shift": False}) for _ in range(2))
+    other = plugin.prepare(MPC | {"stream_id": "leg"})
+    warmed = run(plugin, [first, again, other], slots=1)
+    steps = [finished.summary.step_idx for finished in warmed]
+    assert steps[1] < steps[0] == steps[2]
+
+
+def test_a_stream_of_another_form_starts_cold(plugin):
+    documents = [MPC | {"stream_id": "s"}, QP | {"stream_id": "s"}, PLAN | {"stream_id": "s"}]
+    mixed = run(plugin, [plugin.prepare(document) for document in documents], slots=1)
+    for finished, document in zip(mixed, documents, strict=True):
+        [cold] = run(plugin, [plugin.prepare(document)], slots=1)
+        np.testing.assert_array_equal(finished.answer.array, cold.answer.array)
+
+
+def test_the_answer_of_the_reference_loop_is_feasible_whatever_stops_it(plugin):
+    problem = plugin.prepare(PLAN)
+    assert plugin.decode(refine(plugin, problem).best).details["feasible"] is True
+
+
+@pytest.mark.parametrize(
+    ("document", "error", "message"),
+    [
+        ({}, ParameterError, "problem.kind: expected one of qp, mpc, plan, track, got None"),
+        ({"kind": "lp"}, ParameterError, "got 'lp'"),
+        ({"kind": ["qp"]}, ParameterError, "problem.kind"),
+        ({"kind": "qp", "P": [[1.0]]}, ParameterError, r"missing \['q'\]"),
+        (QP | {"x": 1}, ParameterError, r"unknown \['x'\]"),
+        (QP | {"P": [[1.0, 0.0]]}, ShapeError, r"P: expected \[2, 2\] to fit q"),
+        (QP | {"P": [[1.0, 0.0], [0.0]]}, ShapeError, "P: expected numbers in 2 dimensions"),
+        (QP | {"P": [[-1.0, 0.0], [0.0, 1.0]]}, ProblemError, "smallest eigenvalue -1"),
+        (QP | {"q": [float("nan"), 0.0]}, ProblemError, "NaN"),
+        (QP | {"l": [2.0]}, ProblemError, "l"),
+        (QP | {"u": [1.0, 2.0]}, ShapeError, "u"),
+        (QP | {"eps": 0}, ParameterError, "eps: expected more than 0"),
+        (QP | {"stream_id": 3}, ParameterError, "stream_id"),
+        (MPC | {"N": 0}, ParameterError, "N: expected a whole number from 1"),
+        (MPC | {"N": 2.5}, ParameterError, "N: expected a whole number"),
+        (MPC | {"N": 600}, ParameterError, "N: expected at most 512 for 2 states or inputs, got 600"),
+        (MPC | {"A": [[]]}, ShapeError, "A: expected a matrix that is not empty"),
+        (MPC | {"x0": "here"}, ShapeError, "x0: expected numbers"),
+        (MPC | {"shift": 1}, ParameterError, "shift: expected true or false"),
+        (PLAN | {"start": [0, 3]}, InfeasibleError, "start: the robot of radius 0.2 m is"),
+        (PLAN | {"obstacles": [[0, 3]]}, ShapeError, "obstacles"),
+        (PLAN | {"robot_radius_m": True}, ParameterError, "robot_radius_m: expected a number, got True"),
+        (PLAN | {"limits": {"jerk": 1}}, ParameterError, "limits: expected some of"),
+        (TRACK | {"margin_m": 5.0}, InfeasibleError, "narrower than twice the margin"),
+        (TRACK | {"left_m": [1.0]}, ShapeError, "track: expected centre"),
+    ],
+)
+def test_a_document_that_cannot_be_used_is_refused_with_what_is_wrong(plugin, document, error, message):
+    with pytest.raises(error, match=message):
+        plugin.prepare(document)
+
+
+def test_any_value_in_any_place_gives_a_problem_or_an_input_error(plugin):
+    odd = [None, True, -1, 1e308, float("nan"), "x", [], {}, [None], [[]], [["a"]], [[1.0], [2.0, 3.0]]]
+    for document in (QP, MPC, PLAN, TRACK):
+        for name in document:
+            for value in odd:
+                try:
+                    plugin.prepare(document | {name: value})
+                except InputError as exc:
+                    assert str(exc)
