@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 BUILDS = (
     ("plain", "", "."),
     ("address", "address,undefined", "."),
-    ("thread", "thread", "ring|thread_pool|latent_step"),
+    ("thread", "thread", "ring|thread_pool|latent_step|admm"),
 )
 
 
