@@ -104,6 +104,8 @@ class CpuRefiner:
             self._jobs.append(job)
             if reason is not None:
                 ended.append(slot)
+            if reason == "timeout":
+                self.tick_time.relax()
         return self._finish(ended)
 
     def tick(self) -> list[Finished]:

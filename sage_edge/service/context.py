@@ -26,7 +26,7 @@ class Context:
     """The orchestrator behind the routes, and what belongs to HTTP alone.
 
     Attributes:
-        reply_time: How long it takes to encode an answer; kept free before a deadline.
+        reply_time: From the decoded answer to its encoded reply; kept free before a deadline.
         is_draining: Set once SIGTERM has come.
     """
 

@@ -26,6 +26,7 @@ class Bench:
 
     def __init__(self, slots=2, capacity=16):
         self.clock = FakeClock()
+        self.step_ns = STEP_NS
         self.plugin = QuadraticPlugin(before_step=self._pass_a_step)
         self.ring = native.Ring(1024)
         self.reader = native.RingReader(self.ring)
@@ -46,7 +47,7 @@ class Bench:
         self._count = 0
 
     def _pass_a_step(self):
-        self.clock.advance(STEP_NS / 1e9)
+        self.clock.advance(self.step_ns / 1e9)
         if self.engine_error:
             raise self.engine_error
 
@@ -102,6 +103,25 @@ def test_a_deadline_ends_the_run_before_it_with_the_best_answer_so_far():
     assert result.is_partial
     assert 1 <= result.run.step_idx <= 5
     assert bench.clock.monotonic_ns() <= deadline_ns
+
+
+def test_one_slow_tick_does_not_forbid_steps_for_ever():
+    bench = Bench(slots=1)
+    bench.step_ns = 50 * STEP_NS
+    bench.ask(90.0, max_steps=1)
+    bench.serve(2)
+    bench.step_ns = STEP_NS
+
+    def steps_within_ten():
+        ticket = bench.ask(90.0, deadline_ns=bench.clock.monotonic_ns() + 10 * STEP_NS)
+        bench.serve(12)
+        return ticket.future.result(timeout=0).run.step_idx
+
+    assert steps_within_ten() == 0
+    assert max(steps_within_ten() for _ in range(400)) >= 1
+    for _ in range(40):
+        last = steps_within_ten()
+    assert last >= 5
 
 
 def test_a_deadline_shorter_than_a_step_gets_the_initial_answer():
