@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,6 +30,9 @@ def main() -> int:
     options = parser.parse_args()
     url = f"http://127.0.0.1:{options.port}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if is_taken(options.port):
+        print(f"port {options.port} is in use; choose another: make run PORT=8081", file=sys.stderr)
+        return 2
     print("==> loading the engines", flush=True)
     start_s = time.monotonic()
     server = subprocess.Popen([sys.executable, "-m", "sage_edge", "serve", "--port", str(options.port)])
@@ -47,14 +52,19 @@ def main() -> int:
     return 0
 
 
+def is_taken(port: int) -> bool:
+    """Whether somebody listens there already, who would answer in our service's place."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> bool:
     """Poll /readyz; False when the service ended instead (its own line says why)."""
     give_up_s = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < give_up_s and server.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=1) as reply:
-                # Another service on this port would answer too: ours must still be alive.
-                return reply.status == 200 and server.poll() is None
+                return reply.status == 200
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.05)
     return False
@@ -76,9 +86,9 @@ def show(result: dict, frame: Path, out: Path, url: str) -> None:
     mask.write_bytes(base64.b64decode(result["answer"]["png_base64"]))
     shares = ", ".join(f"{name} {share:.1%}" for name, share in result["answer"]["classes"].items())
     print(f"""
-  frame      {frame}
+  frame      {os.path.relpath(frame)}
   steps      {result["steps"]} (halt: {result["halt_reason"]})
-  energy     {result["E0"]:.4f} -> {result["E"]:.4f} (predicted pixel error rate)
+  energy     {result["E0"]:.4f} -> {result["E"]:.4f} (predicted pixel error rate, weighted by class)
   trust      {result["trust"]:.2f} (expected mean IoU of this answer)
   cost       {result["time_ms"]["total"]:.0f} ms, {result["ATP_spent"]:.0f} ATP (mJ at the declared power)
   classes    {shares}

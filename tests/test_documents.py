@@ -70,6 +70,15 @@ def test_make_demo_prints_the_result_and_exits_with_0(tmp_path):
         assert word in done.stdout
 
 
+def test_a_taken_port_is_named_and_ends_the_quickstart_with_2():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "demos/quickstart.py", "--port", str(port)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert f"port {port} is in use" in done.stderr
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize("command", readme_commands("curl"))
 def test_the_readmes_requests_are_answered(served, command, tmp_path):
