@@ -39,7 +39,8 @@ class VisionPlugin(IRPPlugin):
     at reduced resolution. A step looks at the frame's tiles with the largest predicted gain at full
     resolution and replaces their part of the latent.
     Noise model: Gaussian noise in the latent, of the standard deviation that the model was trained with.
-    Energy: the predicted pixel error rate, learned; the mean over the tiles of the frame.
+    Energy: the predicted pixel error rate, learned; the mean over the tiles of the frame. The model says
+        how it weighs the pixels, in its energy units.
     Coherence contribution: a fall of this energy, over E_scale, times the plugin's trust weight.
     """
 
@@ -54,6 +55,7 @@ class VisionPlugin(IRPPlugin):
     def __init__(self, model: VisionModel) -> None:
         self.model = model
         self.version = model.version  # type: ignore[misc] # each model has its own
+        self.invariants = self.invariants._replace(energy_units=model.energy_units)  # type: ignore[misc]
         self.halting = model.halting
         self.backend = model.step.backend
         self.state_shape = model.state_shape

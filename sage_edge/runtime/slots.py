@@ -96,7 +96,7 @@ class LatentSlots:
     def settle(
         self, table: native.SlotTable, *, now_ns: int, margin_ns: int, tick_us: float
     ) -> NDArray[np.uint8]:
-        """Update, clamp, sum the energies and decide, in one pass over memory."""
+        """Update, clamp, sum the energies and decide: one call of the kernel."""
         return native.latent_step(
             table,
             self._z,

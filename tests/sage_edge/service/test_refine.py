@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from sage_edge import Settings
+from sage_edge.config import shared_file
 from tests.quadratic import QuadraticPlugin
 from tests.sage_edge.service.conftest import Service
 from tests.wire import TENSOR, as_image, connect, post_vector, tensor_headers
@@ -232,6 +233,16 @@ def test_two_requests_never_mix(service):
     assert len(answered) >= 16
     for target, value in answered.items():
         np.testing.assert_allclose(value, target, rtol=0.03)
+
+
+def test_the_records_name_the_units_of_the_model_that_ran(service, nuclei_bytes):
+    manifest = json.loads(shared_file("engines/vision/models/nuclei/manifest.json").read_text())
+    reply = service.client.post(
+        "/v1/refine/vision", content=nuclei_bytes, headers={"Accept": "text/event-stream"}
+    )
+    step = parse_events(reply.text)[0][1]
+    assert step["energy_units"] == manifest["energy_units"]
+    assert step["model_sha256"] == manifest["files"]["step.fp32.onnx"]
 
 
 @pytest.fixture
