@@ -24,7 +24,7 @@ def enumerate_qp(P, q, rows, lower, upper):
             continue
         N = rows[active]
         kkt = np.block([[P, N.T], [N, np.zeros((len(active), len(active)))]])
-        if np.linalg.matrix_rank(N) < len(active):
+        if len(active) and np.linalg.matrix_rank(N) < len(active):  # older NumPy knows no rank of nothing
             continue
         x = np.linalg.solve(kkt, np.concatenate([-q, bound]))[: len(q)]
         objective = 0.5 * x @ P @ x + q @ x
