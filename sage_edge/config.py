@@ -56,6 +56,16 @@ class Settings:
     telemetry_max_bytes: int = _setting(64 << 20, "size at which a telemetry file is rotated", least=4096)
     telemetry_backups: int = _setting(4, "rotated telemetry files to keep", least=0)
     telemetry_memory: int = _setting(4096, "newest records kept for /v1/telemetry", least=1)
+    audit_every: int = _setting(1024, "records between two signed checkpoints", least=1)
+    audit_key: str = _setting(
+        "", "the Ed25519 key that signs them, in PEM; empty means audit_key.pem in telemetry_dir"
+    )
+    reputation_file: str = _setting(
+        "", "where trust is kept; empty means reputation.sqlite in telemetry_dir, or memory without one"
+    )
+    lrc_profile: str = _setting(
+        "edge", "how stiff the budget policy is", choices=("edge", "safety", "learning", "performance")
+    )
     mailbox_records: int = _setting(8192, "records in each plugin's mailbox, a power of two", least=2)
     max_body_bytes: int = _setting(64 << 20, "largest request body", least=1024)
     body_timeout_s: float = _setting(30.0, "how long a request's body may take to arrive", least=0.001)

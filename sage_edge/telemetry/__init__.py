@@ -1,6 +1,10 @@
 """Telemetry: from the mailbox to the auditor."""
 
-from sage_edge.telemetry.drain import Drain, Reader, to_line
+from sage_edge.telemetry.canonical import ZERO_HASH, seal, to_line
+from sage_edge.telemetry.chain import Chain
+from sage_edge.telemetry.checkpoints import Checkpoints
+from sage_edge.telemetry.drain import Drain, Reader
+from sage_edge.telemetry.events import Event, Events
 from sage_edge.telemetry.files import ValidationReport, tail, validate_file
 from sage_edge.telemetry.hub import Hub
 from sage_edge.telemetry.journal import FILE_NAME, Journal
@@ -13,7 +17,12 @@ from sage_edge.telemetry.schema import TelemetryValidator, load_schema
 __all__ = [
     "CONTENT_TYPE",
     "FILE_NAME",
+    "ZERO_HASH",
+    "Chain",
+    "Checkpoints",
     "Drain",
+    "Event",
+    "Events",
     "Hub",
     "Journal",
     "Metrics",
@@ -27,6 +36,7 @@ __all__ = [
     "ValidationReport",
     "complete",
     "load_schema",
+    "seal",
     "tail",
     "to_line",
     "validate_file",

@@ -51,7 +51,7 @@ class Hub:
         return records, missed
 
     def subscribe(self, callback: Subscriber, request_id: str | None = None) -> Callable[[], None]:
-        """Call ``callback`` with every record to come, or only with those of one request.
+        """Call ``callback`` with every record to come, or only with the steps of one request.
 
         Returns:
             A function that ends the subscription; it may be called more than once.
@@ -72,7 +72,7 @@ class Hub:
             subscriptions = list(self._subscriptions)
         for subscription in subscriptions:
             wanted = subscription.request_id
-            chosen = [record for record in records if wanted is None or record["request_id"] == wanted]
+            chosen = [record for record in records if wanted is None or _is_step_of(record, wanted)]
             if chosen:
                 self._call(subscription, chosen)
 
@@ -95,3 +95,7 @@ class Hub:
     def _remove(self, subscription: _Subscription) -> None:
         with self._lock, suppress(ValueError):
             self._subscriptions.remove(subscription)
+
+
+def _is_step_of(record: Record, request_id: str) -> bool:
+    return record["kind"] == "step" and bool(record["request_id"] == request_id)

@@ -1,15 +1,13 @@
-"""Records on disk, and a service that outlives a full disk."""
+"""Lines on disk, and a service that outlives a full disk."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from sage_edge.clock import Clock
-from sage_edge.errors import ConfigError
-from sage_edge.telemetry.rotating_file import RotatingFile
+from sage_edge.telemetry.rotating_file import OnDrop, RotatingFile
 
 log = logging.getLogger(__name__)
 
@@ -18,94 +16,110 @@ _RETRY_NS = 1_000_000_000
 
 
 class Journal:
-    """Appends records to ``telemetry.jsonl`` as JSON lines, in files that rotate.
+    """Appends lines to ``telemetry.jsonl``, in files that rotate.
 
-    A record reaches the operating system before ``append`` returns, so that a crash of the process loses
+    A line reaches the operating system before ``append`` returns, so that a crash of the process loses
     nothing; ``flush`` makes sure against a power cut. While the disk refuses, from the start or later,
-    records are counted in ``lost`` and writing is tried again once a second.
+    lines are counted in ``lost`` and ``ready`` tries again once a second.
 
     Threads: one at a time.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int, backups: int, clock: Clock) -> None:
-        """Open the journal; its directory is made when there is none.
-
-        Raises:
-            ConfigError: The newest line on file is no record.
-        """
-        self._path = directory / FILE_NAME
+        """Open the journal; its directory is made when there is none."""
+        self.path = directory / FILE_NAME
         self._max_bytes = max_bytes
         self._backups = backups
         self._clock = clock
         self._file: RotatingFile | None = None
         self._is_failing = False
-        self._retry_ns = 0
-        #: Records that could not be written.
+        self._retry_ns = clock.monotonic_ns()
+        #: Lines that could not be written.
         self.lost = 0
-        #: The place of the next record: one after the newest on file, 0 when there is none.
-        self.next_seq = 0
+        #: How often the file was opened.
+        self.openings = 0
+        #: Told before the oldest file is deleted; see ``RotatingFile``.
+        self.on_drop: OnDrop | None = None
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._file = self._open()
-            self.next_seq = self._seq_after(self._file.last_line())
         except OSError as exc:
-            self._fail(exc)
+            self.fail(exc)
+        self.ready()
 
-    def append(self, lines: Sequence[str]) -> None:
-        """Write records, one line each without its line end; each is written whole or counted as lost."""
-        written = 0
+    def ready(self) -> bool:
+        """Whether lines can be appended; opens the file again, once a second, while they cannot."""
         try:
-            if file := self._usable_file():
-                for line in lines:
-                    file.write(line.encode() + b"\n")
-                    written += 1
+            if self._file:
+                self._file.check()
+            elif self._clock.monotonic_ns() >= self._retry_ns:
+                self._file = RotatingFile(
+                    self.path, max_bytes=self._max_bytes, backups=self._backups, on_drop=self._drop
+                )
+                self.openings += 1
         except OSError as exc:
-            self._fail(exc)
-        self.lost += len(lines) - written
-        if self._is_failing and written == len(lines) > 0:
-            self._is_failing = False
-            log.warning("telemetry_journal_resumed lost=%d", self.lost)
+            self.fail(exc)
+        return self._file is not None
 
-    def flush(self) -> None:
-        """Wait until what was written is on the disk."""
+    @property
+    def is_open(self) -> bool:
+        """Whether the disk took what was last written, or has not been asked yet."""
+        return self._file is not None
+
+    def append(self, line: str) -> bool:
+        """Write a line, given without its line end; returns whether it is on file, whole."""
+        try:
+            if self._file:
+                self._file.write(line.encode() + b"\n")
+                if self._is_failing:
+                    self._is_failing = False
+                    log.warning("telemetry_journal_resumed lost=%d", self.lost)
+                return True
+        except OSError as exc:
+            self.fail(exc)
+        self.lost += 1
+        return False
+
+    def flush(self) -> bool:
+        """Wait until what was written is on the disk; returns whether it is."""
         try:
             if self._file:
                 self._file.flush()
+                return True
         except OSError as exc:
-            self._fail(exc)
+            self.fail(exc)
+        return False
 
-    def close(self) -> None:
-        """Flush and let go of the file; nothing may be appended after."""
-        self.flush()
+    def newest_line(self) -> bytes | None:
+        """The newest line on file, if there is one.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        return self._file.last_line() if self._file else None
+
+    def oldest_lines(self) -> Iterator[bytes]:
+        """Every line on file, oldest first.
+
+        Raises:
+            OSError: They cannot be read.
+        """
         if self._file:
-            self._file.close()
+            yield from self._file.lines()
 
-    def _open(self) -> RotatingFile:
-        return RotatingFile(self._path, max_bytes=self._max_bytes, backups=self._backups)
-
-    def _seq_after(self, line: bytes | None) -> int:
-        try:
-            return int(json.loads(line)["seq"]) + 1 if line else 0
-        except (ValueError, KeyError, TypeError) as exc:
-            self.close()
-            raise ConfigError(
-                f"telemetry_dir: {self._path}: expected telemetry records, got {line!r:.80}; move it away"
-            ) from exc
-
-    def _usable_file(self) -> RotatingFile | None:
-        """The open file; None while it is too early to try again."""
-        if self._file:
-            self._file.check()
-        elif self._clock.monotonic_ns() >= self._retry_ns:
-            self._file = self._open()
-        return self._file
-
-    def _fail(self, exc: OSError) -> None:
+    def fail(self, exc: Exception) -> None:
         """Give the file up for a second; said once until it works again."""
         if not self._is_failing:
             log.error("telemetry_journal_failed error=%r action=count_lost_and_retry", str(exc))
         self._is_failing = True
         self._retry_ns = self._clock.monotonic_ns() + _RETRY_NS
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; nothing may be appended after."""
         if self._file:
             self._file.close()
             self._file = None
+
+    def _drop(self, line: bytes, is_kept: bool) -> None:
+        if self.on_drop:
+            self.on_drop(line, is_kept)

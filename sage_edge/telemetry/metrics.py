@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, generate_latest
 
-from sage_edge.telemetry.records import Record
+from sage_edge.telemetry.records import KINDS, Record
 
 #: What ``exposition`` returns, as a Content-Type.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 #: Where a record can be lost on its way from the loop to the journal.
-LOSS_STAGES = ("mailbox", "directory", "plugin", "schema", "journal")
+LOSS_STAGES = ("mailbox", "events", "directory", "plugin", "schema", "journal")
 
 _DURATIONS_S = (0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 50, 64, 100)
@@ -70,7 +70,11 @@ class Metrics:
             ["source"],
             registry=registry,
         )
-        self._records = Counter("sage_telemetry_records", "Records published.", registry=registry)
+        self._records = Counter(
+            "sage_telemetry_records", "Records published, by kind.", ["kind"], registry=registry
+        )
+        for kind in KINDS:
+            self._records.labels(kind)
         self._lost = Counter("sage_telemetry_lost", "Records lost, by stage.", ["stage"], registry=registry)
         for stage in LOSS_STAGES:
             self._lost.labels(stage)  # an alert needs the zero
@@ -115,9 +119,9 @@ class Metrics:
         self._steps_to_halt.labels(plugin).observe(steps)
         self._energy.labels(record["budget"]["price_source"]).inc(record["budget"]["ATP_spent"] / 1e3)
 
-    def records_published(self, count: int) -> None:
-        """Records have passed the schema and were handed on."""
-        self._records.inc(count)
+    def record_published(self, kind: str) -> None:
+        """A record has passed the schema and was handed on."""
+        self._records.labels(kind).inc()
 
     def records_lost(self, stage: str, count: int) -> None:
         """Records were lost at one of LOSS_STAGES."""
@@ -126,7 +130,8 @@ class Metrics:
     def record_counts(self) -> dict[str, int]:
         """Records published, and lost at each of LOSS_STAGES."""
         value = self._registry.get_sample_value
-        counts = {"published": value("sage_telemetry_records_total")}
+        published = [value("sage_telemetry_records_total", {"kind": kind}) for kind in KINDS]
+        counts: dict[str, float | None] = {"published": sum(count or 0 for count in published)}
         for stage in LOSS_STAGES:
             counts[f"lost_{stage}"] = value("sage_telemetry_lost_total", {"stage": stage})
         return {name: int(count or 0) for name, count in counts.items()}

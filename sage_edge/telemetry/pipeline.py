@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sage_edge.clock import Clock
 from sage_edge.config import Settings
+from sage_edge.telemetry.chain import Chain
+from sage_edge.telemetry.checkpoints import Checkpoints
 from sage_edge.telemetry.drain import Drain, Reader
+from sage_edge.telemetry.events import Event, Events
 from sage_edge.telemetry.hub import Hub
 from sage_edge.telemetry.journal import Journal
 from sage_edge.telemetry.metrics import Metrics
 from sage_edge.telemetry.runs import RunDirectory
 from sage_edge.telemetry.schema import TelemetryValidator, load_schema
+
+#: Events that may wait for the drain; it takes them twenty times a second.
+_MAX_EVENTS = 16_384
 
 
 class Telemetry:
@@ -29,26 +36,48 @@ class Telemetry:
         """Put the parts together; nothing runs before ``start``.
 
         Raises:
-            ConfigError: The schema cannot be read, or the journal's file holds something else.
+            ConfigError: The schema or the key cannot be read, or the journal's files are somebody else's.
         """
         self.directory = RunDirectory()
         self.hub = Hub(settings.telemetry_memory)
         self.metrics = Metrics()
         self.validator = TelemetryValidator(load_schema())
+        self._events = Events(_MAX_EVENTS)
         self._journal = _open_journal(settings, clock)
+        self._checkpoints = _open_checkpoints(settings)
         self._drain = Drain(
             readers,
+            events=self._events,
             directory=self.directory,
             validator=self.validator,
             journal=self._journal,
+            chain=Chain(self._journal, self._checkpoints),
             hub=self.hub,
             metrics=self.metrics,
             clock=clock,
+            entity_id=settings.entity_id,
         )
 
     def status(self) -> dict[str, int]:
         """Records published and lost so far, as JSON."""
         return self.metrics.record_counts()
+
+    def note(self, kind: str, fields: Mapping[str, Any], *, time_ns: int) -> None:
+        """Leave a record of something that is no step. Any thread; never waits.
+
+        Past the bound the event is counted as lost (stage ``events``), and so is one that fails the schema.
+
+        Args:
+            kind: Its kind: ``ledger``, ``allocation``, ``scene`` or ``trust``.
+            fields: The fields of that kind, as in docs/TELEMETRY.md; nobody changes them from now on.
+            time_ns: Monotonic time at which it happened.
+        """
+        self._events.put(Event(kind, fields, time_ns))
+
+    def audit_head(self) -> dict[str, Any] | None:
+        """The newest signed head of the audit chain; None where nothing is signed. Any thread."""
+        head = self._checkpoints.head if self._checkpoints else None
+        return dict(head) if head else None
 
     def start(self) -> None:
         """Begin to drain."""
@@ -72,3 +101,11 @@ def _open_journal(settings: Settings, clock: Clock) -> Journal | None:
         backups=settings.telemetry_backups,
         clock=clock,
     )
+
+
+def _open_checkpoints(settings: Settings) -> Checkpoints | None:
+    """None where the settings keep telemetry in memory only: there is nothing to sign."""
+    if not settings.telemetry_dir:
+        return None
+    key_file = Path(settings.audit_key) if settings.audit_key else None
+    return Checkpoints(Path(settings.telemetry_dir), key_file=key_file, every=settings.audit_every)

@@ -6,14 +6,19 @@ from math import isfinite
 from typing import Any, NamedTuple, TypeAlias
 
 from sage_edge.native import HALT_REASONS
+from sage_edge.telemetry.canonical import ZERO_HASH
+from sage_edge.telemetry.events import Event
 from sage_edge.telemetry.runs import RunInfo
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
+
+#: What a record can tell of.
+KINDS = ("step", "ledger", "allocation", "scene", "trust", "checkpoint")
 
 #: One line of telemetry: what schemas/telemetry.schema.json describes.
 Record: TypeAlias = dict[str, Any]
 
-_FEASIBLE, _CLOSING = 1, 2
+_FEASIBLE, _CLOSING, _REWOUND = 1, 2, 8
 
 
 class RawRecord(NamedTuple):
@@ -46,8 +51,37 @@ class RawRecord(NamedTuple):
         """Whether it ends a run between two steps and repeats the last state."""
         return bool(self.flags & _CLOSING)
 
+    @property
+    def is_rewound(self) -> bool:
+        """Whether the run went back to this state from that of ``step_idx``."""
+        return bool(self.flags & _REWOUND)
 
-def complete(raw: RawRecord, info: RunInfo, *, seq: int, unix_offset_ns: int) -> Record:
+    @property
+    def is_step(self) -> bool:
+        """Whether a step led to it."""
+        return self.step_idx > 0 and not (self.is_closing or self.is_rewound)
+
+
+def tell(event: Event, *, entity_id: str, seq: int, unix_offset_ns: int) -> Record:
+    """The record of an event.
+
+    Args:
+        event: ``role`` may be among its fields and is ``H`` by default.
+        entity_id: Who signs for it.
+        seq: The record's place among all records of the service.
+        unix_offset_ns: Unix time minus monotonic time, in nanoseconds.
+
+    Returns:
+        A record of schema version 1.1, not yet in the chain.
+    """
+    return {
+        "role": "H",
+        **event.fields,
+        **_envelope(event.kind, entity_id, seq, event.time_ns, unix_offset_ns),
+    }
+
+
+def complete(raw: RawRecord, info: RunInfo, *, seq: int, unix_offset_ns: int, n_dE: int) -> Record:
     """Join what the loop wrote with what is known of the run.
 
     Args:
@@ -55,25 +89,24 @@ def complete(raw: RawRecord, info: RunInfo, *, seq: int, unix_offset_ns: int) ->
         info: The run that ``raw.run_id`` names.
         seq: The record's place among all records of the service.
         unix_offset_ns: Unix time minus monotonic time, in nanoseconds.
+        n_dE: Steps so far that changed the energy by a finite amount.
 
     Returns:
-        A record of schema version 1.0: finite numbers only, None where undefined.
+        A record of schema version 1.1, not yet in the chain: finite numbers only, None where undefined.
     """
     return {
-        "schema_version": SCHEMA_VERSION,
-        "entity_id": info.entity_id,
+        **_envelope("step", info.entity_id, seq, raw.time_ns, unix_offset_ns),
         "role": info.role,
         "run_id": raw.run_id,
         "request_id": info.request_id,
-        "seq": seq,
-        "ts_unix_ns": raw.time_ns + unix_offset_ns,
-        "ts_mono_ns": raw.time_ns,
+        "scene_id": info.scene_id,
         "plugin": info.plugin,
         "plugin_version": info.plugin_version,
         "model_sha256": info.model_sha256,
         "backend": info.backend,
         "device": info.device,
         "branch_id": raw.branch,
+        "rewound_from": raw.step_idx if raw.is_rewound else None,
         "state_space": info.state_space,
         "noise_model": info.noise_model,
         "energy_fn": info.energy_fn,
@@ -91,18 +124,37 @@ def complete(raw: RawRecord, info: RunInfo, *, seq: int, unix_offset_ns: int) ->
         "feasible": bool(raw.flags & _FEASIBLE),
         "closing": raw.is_closing,
         "halt_reason": HALT_REASONS[raw.halt_reason],
-        "trust": _trust(raw, info),
+        "trust_weight": info.trust_weight,
+        "trust": _trust(raw, info, n_dE),
         "budget": _budget(raw, info),
     }
 
 
-def _trust(raw: RawRecord, info: RunInfo) -> Record:
-    n_dE = raw.step_idx if isfinite(raw.dE) else max(raw.step_idx - 1, 0)  # the core counts finite changes
+def _envelope(kind: str, entity_id: str, seq: int, time_ns: int, unix_offset_ns: int) -> Record:
+    """What every record carries; the hashes are set when it is chained."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "entity_id": entity_id,
+        "seq": seq,
+        "ts_unix_ns": time_ns + unix_offset_ns,
+        "ts_mono_ns": time_ns,
+        "prev_hash": ZERO_HASH,
+        "record_hash": ZERO_HASH,
+    }
+
+
+def contribution_to_H(trust_weight: float, dE: float, E_scale: float) -> float:
+    """What a change of a run's energy took off the orchestrator's; positive is good (IRP v1.0, section 3)."""
+    return -trust_weight * dE / E_scale
+
+
+def _trust(raw: RawRecord, info: RunInfo, n_dE: int) -> Record:
     return {
         "monotonicity_ratio": raw.monotonicity_ratio,
         "dE_variance": raw.dE_variance,
         "convergence_rate": _finite((raw.E0 - raw.E) / n_dE) if n_dE else None,
-        "contribution_to_H": None,
+        "contribution_to_H": _finite(contribution_to_H(info.trust_weight, raw.dE, info.E_scale)),
         "n_dE": n_dE,
         "expected_quality": _expected_quality(raw.best_E / info.E_scale, info),
     }

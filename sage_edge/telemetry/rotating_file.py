@@ -8,10 +8,15 @@ import logging
 import mmap
 import os
 from collections import deque
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
+from typing import TypeAlias
 
 log = logging.getLogger(__name__)
+
+#: Is given the oldest line that stays and True, or if none stays the newest line and False.
+OnDrop: TypeAlias = Callable[[bytes, bool], None]
 
 
 class RotatingFile:
@@ -23,8 +28,19 @@ class RotatingFile:
     Threads: one at a time. Every method raises OSError; after that, close and open again.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, backups: int) -> None:
+    def __init__(
+        self, path: Path, *, max_bytes: int, backups: int, on_drop: OnDrop = lambda _line, _is_kept: None
+    ) -> None:
+        """Open the file.
+
+        Args:
+            path: The file that is written.
+            max_bytes: Its size before it is turned over; a longer line gets a file to itself.
+            backups: Files that are kept beside it.
+            on_drop: Called before the oldest file is deleted to make room.
+        """
         self._path = path
+        self._on_drop = on_drop
         self._max_bytes = max_bytes
         self._backups = [path.with_name(f"{path.name}.{number + 1}") for number in range(backups)]
         self._open()
@@ -66,19 +82,41 @@ class RotatingFile:
     def last_line(self) -> bytes | None:
         """The newest line, from the newest backup if the file itself is empty."""
         for path in (self._path, *self._backups[:1]):
-            if path.exists() and path.stat().st_size:
+            if _size(path):
                 with path.open("rb") as file:
                     return deque(file, maxlen=1).pop()
         return None
 
+    def lines(self) -> Iterator[bytes]:
+        """Every line, oldest first."""
+        for path in (*reversed(self._backups), self._path):
+            if _size(path):
+                with path.open("rb") as file:
+                    yield from file
+
     def _rotate(self) -> None:
         self._file.close()
         names = [self._path, *self._backups]
+        if names[-1].exists():
+            self._on_drop(*self._oldest_after(names[:-1]))
         names[-1].unlink(missing_ok=True)
         for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
             if newer.exists():
                 newer.rename(older)
         self._open()
+
+    def _oldest_after(self, kept: list[Path]) -> tuple[bytes, bool]:
+        """What ``on_drop`` is given when the files ``kept``, newest first, stay."""
+        for path in reversed(kept):
+            if _size(path):
+                with path.open("rb") as file:
+                    return file.readline(), True
+        return self.last_line() or b"", False
+
+
+def _size(path: Path) -> int:
+    """Bytes in a file, 0 without one."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def _end_of_last_line(file: FileIO) -> int:

@@ -35,6 +35,8 @@ class RunInfo:
         trust: The map from ``E_norm`` of an answer to its expected quality in [0, 1]; None, or
             returning None, without a calibration. Runs on the drain's thread; must not raise.
         role: ``L`` for a plugin's refinement, ``H`` for the orchestrator.
+        scene_id: The scene that the run belongs to, if any.
+        trust_weight: What its energy weighs in the orchestrator's, above 0.
     """
 
     request_id: str
@@ -58,6 +60,8 @@ class RunInfo:
     start_ns: int
     trust: Callable[[float], float | None] | None = None
     role: str = "L"
+    scene_id: str | None = None
+    trust_weight: float = 1.0
 
 
 class RunDirectory:

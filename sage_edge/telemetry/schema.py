@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any
 
-from jsonschema import Draft202012Validator, ValidationError, validators
+from jsonschema import Draft202012Validator, validators
 
 from sage_edge.config import shared_file
 from sage_edge.errors import ConfigError
-
-_Validator: TypeAlias = Any  # jsonschema's own protocol leaves out descend()
+from sage_edge.telemetry.quick_check import compile_check
 
 _MAX_MESSAGE_CHARS = 200
 
@@ -32,7 +31,10 @@ def load_schema() -> dict[str, Any]:
 
 
 class TelemetryValidator:
-    """Checks records against a JSON Schema (draft 2020-12); numbers must also be finite.
+    """Checks records against the telemetry schema (draft 2020-12); numbers must also be finite.
+
+    A compiled predicate passes records that are right, a few microseconds each; jsonschema, which takes fifty
+    times as long, sees the others and says what is wrong with them.
 
     Threads: immutable after construction.
     """
@@ -41,9 +43,13 @@ class TelemetryValidator:
         Draft202012Validator.check_schema(schema)
         self.schema = schema
         self._validator = _FiniteValidator(schema)
+        kinds = schema["$defs"]["record"]["properties"]["kind"]["enum"]
+        self._quick = {kind: compile_check(schema["$defs"][kind], schema) for kind in kinds}
 
     def errors(self, record: object) -> list[str]:
         """What is wrong with a decoded record, as ``path: message``; empty when it is valid."""
+        if isinstance(record, dict) and (quick := self._quick.get(str(record.get("kind")))) and quick(record):
+            return []
         return [
             f"{error.json_path}: {error.message}"[:_MAX_MESSAGE_CHARS]
             for error in self._validator.iter_errors(record)
@@ -56,32 +62,7 @@ def _is_finite_number(_checker: object, value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _properties(
-    validator: _Validator, properties: Mapping[str, Any], instance: object, _schema: object
-) -> Iterator[ValidationError]:
-    """The keyword of the standard, with a short way for fields that are right.
-
-    To descend into a subschema builds a validator and costs far more than the check itself, so it is done
-    only when there is an error to describe.
-    """
-    if not isinstance(instance, dict):
-        return
-    for name, subschema in properties.items():
-        if name in instance and not _holds(validator, subschema, instance[name]):
-            yield from validator.descend(instance[name], subschema, path=name, schema_path=name)
-
-
-def _holds(validator: _Validator, subschema: Mapping[str, Any], value: object) -> bool:
-    """Whether a value satisfies each keyword of a subschema."""
-    for keyword, argument in subschema.items():
-        if check := validator.VALIDATORS.get(keyword):
-            for _error in check(validator, argument, value, subschema) or ():
-                return False
-    return True
-
-
 _FiniteValidator = validators.extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
-    validators={"properties": _properties},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_finite_number),
 )

@@ -199,7 +199,7 @@ def test_the_metrics_count_what_was_served(alone):
     assert grown("sage_refine_steps_total", plugin) == 3 * STEPS
     assert grown("sage_steps_to_halt_bucket", plugin, ("le", f"{STEPS}.0")) == 3
     assert grown("sage_request_duration_seconds_count", plugin) == 3
-    assert grown("sage_telemetry_records_total") == 3 * (STEPS + 1)
+    assert grown("sage_telemetry_records_total", ("kind", "step")) == 3 * (STEPS + 1)
     for stage in ("mailbox", "directory", "schema", "journal"):
         assert after[("sage_telemetry_lost_total", ("stage", stage))] == 0
     assert after[("sage_slots", plugin)] == 1

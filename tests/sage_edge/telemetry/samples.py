@@ -14,7 +14,7 @@ from sage_edge.telemetry import RunInfo
 
 START_NS = 5_000_000_000
 STEP_NS = 2_000_000
-FEASIBLE, CLOSING = 1, 2
+FEASIBLE, CLOSING, REWOUND = 1, 2, 8
 
 _INFO = RunInfo(
     request_id="request-1",
@@ -68,3 +68,87 @@ def raw_run(
         record["flags"] = FEASIBLE
     records["halt_reason"][-1] = HALT_REASONS.index(halt_reason)
     return records
+
+
+#: The fields of an event of each kind that has some.
+EVENTS: dict[str, dict[str, Any]] = {
+    "ledger": {
+        "ledger_seq": 0,
+        "operation": "open",
+        "scene_id": None,
+        "amount_uatp": 5_000_000,
+        "spent_uatp": None,
+        "balance": {
+            "initial_uatp": 5_000_000,
+            "available_uatp": 5_000_000,
+            "locked_uatp": 0,
+            "adp_uatp": 0,
+        },
+        "energy_ratio": 1.0,
+    },
+    "allocation": {
+        "scene_id": "scene-1",
+        "policy": "greedy",
+        "cause": "halt",
+        "limits": [{"run_id": 1, "plugin": "vision", "limit_uatp": 4_000_000, "spent_uatp": 1_500_000}],
+    },
+    "scene": {
+        "scene_id": "scene-1",
+        "members": [
+            {
+                "run_id": 1,
+                "request_id": "request-1",
+                "plugin": "vision",
+                "weight": 1.0,
+                "E_norm_first": 1.0,
+                "E_norm_last": 0.625,
+                "steps": 3,
+                "halt_reason": "slope<eps",
+                "spent_uatp": 15_030_000,
+            }
+        ],
+        "H_first": 1.0,
+        "H_last": 0.625,
+        "K_H": 3,
+        "eps_H": 1e-3,
+        "global_halt": False,
+        "budget_uatp": None,
+    },
+    "trust": {
+        "role": "vision",
+        "run_id": 1,
+        "request_id": "request-1",
+        "t3": {
+            "talent": {"from": 0.3, "change": 0.006, "to": 0.306},
+            "training": {"from": 0.3, "change": 0.0048, "to": 0.3048},
+            "temperament": {"from": 0.3, "change": 0.0036, "to": 0.3036},
+        },
+        "quality": 0.8,
+        "quality_source": "label",
+        "is_success": True,
+        "outcome_class": None,
+        "rule_id": "t3-quality-1",
+        "update_n": 1,
+        "repetition_n": 1,
+        "idle_months": 0.0,
+        "weight_before": 0.3,
+        "weight_after": 0.30492,
+        "v3": None,
+        "lrc": {
+            "policy_id": "edge",
+            "L": 0.3,
+            "R": 0.7,
+            "C": 0.5,
+            "quota_ref": "sage-edge/atp",
+            "damping": 0.592,
+            "omega0": 2.58,
+            "threshold": 0.66,
+            "review_days": 8,
+            "quorum": 3,
+            "cost": 46,
+            "reject_penalty": 0.59,
+            "fast_track": 0.14,
+        },
+    },
+    "checkpoint": {"signed_seq": 3, "signed_hash": "0" * 64, "public_key": "1" * 64, "signature": "2" * 128},
+}

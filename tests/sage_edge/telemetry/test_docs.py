@@ -11,15 +11,19 @@ import sage_edge.telemetry
 from sage_edge.native import HALT_REASONS
 from sage_edge.telemetry import Metrics, load_schema
 from sage_edge.telemetry.metrics import LOSS_STAGES
+from sage_edge.telemetry.records import KINDS
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "TELEMETRY.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`([^`\n]+)`", PAGE))
-RECORD = load_schema()["$defs"]["sage_edge_record"]["properties"]
-FIELDS = [*RECORD, *RECORD["trust"]["properties"], *RECORD["budget"]["properties"]]
+DEFS = load_schema()["$defs"]
+FIELDS = {name for definition in DEFS.values() for name in definition.get("properties", {})}
+FIELDS |= {
+    name for group in ("trust", "budget") for name in DEFS["step_1_0"]["properties"][group]["properties"]
+}
 
 
-@pytest.mark.parametrize("field", [name for name in FIELDS if name not in ("trust", "budget")])
+@pytest.mark.parametrize("field", sorted(FIELDS - {"trust", "budget"}))
 def test_every_field_is_on_the_page(field):
     assert field in NAMED
 
@@ -27,6 +31,11 @@ def test_every_field_is_on_the_page(field):
 @pytest.mark.parametrize("reason", [reason for reason in HALT_REASONS if reason])
 def test_every_halt_reason_is_on_the_page(reason):
     assert reason in NAMED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_on_the_page(kind):
+    assert kind in NAMED
 
 
 @pytest.mark.parametrize("stage", LOSS_STAGES)
@@ -43,7 +52,9 @@ def test_the_page_lists_exactly_the_events_that_are_logged():
     room = Path(sage_edge.telemetry.__file__).parent
     code = "".join(path.read_text(encoding="utf-8") for path in room.glob("*.py"))
     logged = set(re.findall(r"log\.\w+\(\s*\"(telemetry_\w+)", code))
-    assert set(re.findall(r"`(telemetry_(?:journal_|torn|record_|subscriber|drain)\w+)`", PAGE)) == logged
+    assert (
+        set(re.findall(r"`(telemetry_(?:journal_|torn|record_|subscriber|drain|audit_)\w+)`", PAGE)) == logged
+    )
 
 
 def test_the_example_runs():

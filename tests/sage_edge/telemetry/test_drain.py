@@ -14,7 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from sage_edge import native
 from sage_edge.telemetry import (
     FILE_NAME,
+    Chain,
+    Checkpoints,
     Drain,
+    Event,
+    Events,
     Hub,
     Journal,
     Metrics,
@@ -25,28 +29,32 @@ from sage_edge.telemetry import (
     validate_file,
 )
 from tests.fakes import FakeClock, FakeReader
-from tests.sage_edge.telemetry.samples import START_NS, raw_run, run_info
+from tests.sage_edge.telemetry.samples import EVENTS, REWOUND, START_NS, raw_run, run_info
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "v1" / "run_of_3_steps.jsonl"
+GOLDEN = Path(__file__).parents[2] / "golden" / "v1_1" / "run_of_3_steps.jsonl"
 VALIDATOR = TelemetryValidator(load_schema())
 
 
 class Room:
     """A drain with everything around it; runs 1, 2 and 3 are open."""
 
-    def __init__(self, *readers, journal=None, info=None):
+    def __init__(self, *readers, journal=None, info=None, checkpoints=None, events=10):
         self.clock = FakeClock(monotonic_ns=START_NS)
         self.hub, self.metrics, self.directory = Hub(10_000), Metrics(), RunDirectory()
         for run_id in (1, 2, 3):
             self.directory.open(run_id, info or run_info(request_id=f"request-{run_id}"))
+        self.events = Events(events)
         self.drain = Drain(
             readers,
+            events=self.events,
             directory=self.directory,
             validator=VALIDATOR,
             journal=journal,
+            chain=Chain(journal, checkpoints),
             hub=self.hub,
             metrics=self.metrics,
             clock=self.clock,
+            entity_id="robot-7",
         )
 
     @property
@@ -127,7 +135,7 @@ def test_what_the_mailbox_lost_is_counted_and_leaves_a_gap_as_wide_in_the_number
         pass
     assert [record["seq"] for record in room.records] == [0, 1, 7]
     assert room.count("sage_telemetry_lost_total", stage="mailbox") == 7
-    assert room.count("sage_telemetry_records_total") == 3
+    assert room.count("sage_telemetry_records_total", kind="step") == 3
 
 
 def test_a_record_that_fails_the_schema_is_counted_said_once_and_never_written(tmp_path, caplog):
@@ -182,6 +190,82 @@ def test_what_the_journal_cannot_write_is_counted_and_still_published(tmp_path):
     journal.close()
     assert len(room.records) == 3
     assert room.count("sage_telemetry_lost_total", stage="journal") == 3
+
+
+@pytest.mark.parametrize("is_rewound", [True, False])
+def test_changes_that_are_no_numbers_are_not_counted_whatever_comes_after(is_rewound):
+    raws = raw_run([2.0, 1.5, np.nan, 1.25, 1.0])
+    raws["dE_variance"] = 0.0  # the core's leaves out what is no number
+    if is_rewound:  # states 0 to 2, then back to state 1, then two more steps
+        rewound = raws[2:3].copy()
+        rewound["E"], rewound["dE"], rewound["flags"] = 1.5, 0.0, REWOUND
+        raws = np.concatenate([raws[:3], rewound, raws[3:]])
+        raws["dE"][-2:] = -0.25
+    room = Room(FakeReader([raws]))
+    room.drain.drain_once(0.0)
+    counts = [record["trust"]["n_dE"] for record in room.records]
+    assert counts == ([0, 1, 1, 1, 2, 3] if is_rewound else [0, 1, 1, 1, 2])
+    assert [record["rewound_from"] for record in room.records].count(2) == is_rewound
+
+
+def test_events_are_numbered_with_the_steps_and_what_was_refused_leaves_a_gap(tmp_path):
+    journal = open_journal(tmp_path)
+    room = Room(FakeReader([raw_run([2.0, 1.5])]), journal=journal, events=2)
+    for _ in range(5):
+        room.events.put(Event("ledger", EVENTS["ledger"], START_NS))
+    assert room.drain.drain_once(0.0) == 4
+    journal.close()
+    assert [(record["seq"], record["kind"]) for record in room.records] == [
+        (0, "ledger"),
+        (1, "ledger"),
+        (5, "step"),
+        (6, "step"),
+    ]
+    assert room.count("sage_telemetry_lost_total", stage="events") == 3
+    assert room.count("sage_telemetry_records_total", kind="ledger") == 2
+
+
+def test_an_event_is_signed_for_by_the_entity_and_the_orchestrator_unless_it_names_a_role():
+    room = Room(FakeReader())
+    for kind in ("ledger", "trust"):
+        room.events.put(Event(kind, EVENTS[kind], START_NS + 7))
+    room.drain.drain_once(0.0)
+    assert [(r["entity_id"], r["role"]) for r in room.records] == [("robot-7", "H"), ("robot-7", "vision")]
+    assert [r["ts_mono_ns"] for r in room.records] == [START_NS + 7] * 2
+
+
+@pytest.mark.parametrize("change", [{"scene_id": 5}, {"more": 1}, {"scene_id": "\ud800"}], ids=str)
+def test_an_event_that_has_no_record_is_counted_and_said(change, caplog):
+    room = Room(FakeReader())
+    for fields in (EVENTS["ledger"] | change, EVENTS["ledger"]):
+        room.events.put(Event("ledger", fields, 0))
+    room.drain.drain_once(0.0)
+    assert [record["seq"] for record in room.records] == [1]
+    assert room.count("sage_telemetry_lost_total", stage="schema") == 1
+    assert caplog.text.count("telemetry_record_refused") == 1
+
+
+def test_events_of_every_kind_are_written_as_the_golden_file_says(tmp_path):
+    journal = open_journal(tmp_path)
+    room = Room(FakeReader(), journal=journal)
+    for kind, fields in EVENTS.items():
+        room.events.put(Event(kind, fields, START_NS))
+    room.drain.drain_once(0.0)
+    journal.close()
+    assert (tmp_path / FILE_NAME).read_text() == GOLDEN.with_name("events.jsonl").read_text()
+
+
+def test_a_checkpoint_follows_so_many_records(tmp_path):
+    journal = open_journal(tmp_path)
+    checkpoints = Checkpoints(tmp_path, key_file=None, every=4)
+    batches = [raw_run([2.0, 1.5], halt_reason=None) for _ in range(5)]
+    room = Room(FakeReader(batches), journal=journal, checkpoints=checkpoints)
+    while room.drain.drain_once(0.0):
+        pass
+    journal.close()
+    steps, sign = ["step"] * 4, ["checkpoint"]
+    assert [record["kind"] for record in room.records] == [*steps, *sign, *steps, *sign, *steps[:2]]
+    assert checkpoints.head["signed_hash"] == room.records[9]["record_hash"]
 
 
 def test_unix_time_follows_the_system_clock_when_that_is_set():

@@ -18,7 +18,7 @@ from tests.fakes import FakeClock
 from tests.sage_edge.telemetry.samples import raw_run, run_info
 
 VALIDATOR = TelemetryValidator(load_schema())
-LINE = to_line(complete(RawRecord(*raw_run([2.0])[0].tolist()), run_info(), seq=0, unix_offset_ns=0))
+LINE = to_line(complete(RawRecord(*raw_run([2.0])[0].tolist()), run_info(), seq=0, unix_offset_ns=0, n_dE=0))
 
 
 class ScriptedClock(FakeClock):

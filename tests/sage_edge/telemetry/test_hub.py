@@ -7,7 +7,7 @@ from sage_edge.telemetry import Hub
 
 
 def records(*seqs, request_id="a"):
-    return [{"seq": seq, "request_id": request_id} for seq in seqs]
+    return [{"kind": "step", "seq": seq, "request_id": request_id} for seq in seqs]
 
 
 @given(
@@ -64,6 +64,13 @@ def test_the_same_callback_can_subscribe_twice_and_leave_once():
     leave()
     hub.publish(records(0))
     assert got == [records(0)]
+
+
+def test_a_subscriber_to_a_request_gets_its_steps_and_no_events():
+    hub, got = Hub(10), []
+    hub.subscribe(got.append, "a")
+    hub.publish([{"kind": "trust", "seq": 0, "request_id": "a"}, {"kind": "ledger", "seq": 1}, *records(2)])
+    assert got == [records(2)]
 
 
 def test_a_subscriber_that_fails_is_dropped_and_harms_nobody(caplog):

@@ -13,7 +13,7 @@ from tests.sage_edge.telemetry.samples import raw_run, run_info
 
 def final_record(energies=(2.0, 1.5, 1.25), **info):
     raw = RawRecord(*raw_run(energies)[-1].tolist())
-    return complete(raw, run_info(**info), seq=0, unix_offset_ns=0)
+    return complete(raw, run_info(**info), seq=0, unix_offset_ns=0, n_dE=2)
 
 
 @pytest.fixture
@@ -27,7 +27,8 @@ def busy():
     metrics.observe_request("vision", queue_ns=2_000_000, refine_ns=30_000_000)
     metrics.observe_tick("vision", 4_000_000, 3_000_000)
     metrics.run_halted(final_record())
-    metrics.records_published(3)
+    for kind in ("step", "step", "ledger"):
+        metrics.record_published(kind)
     metrics.records_lost("mailbox", 2)
     return metrics
 
@@ -56,7 +57,8 @@ def test_what_is_reported_is_exposed(busy):
     assert value(busy, "sage_request_duration_seconds_sum", plugin="vision") == 0.032
     assert value(busy, "sage_tick_duration_seconds_sum", plugin="vision") == 0.004
     assert value(busy, "sage_engine_duration_seconds_sum", plugin="vision") == 0.003
-    assert value(busy, "sage_telemetry_records_total") == 3
+    assert value(busy, "sage_telemetry_records_total", kind="step") == 2
+    assert value(busy, "sage_telemetry_records_total", kind="ledger") == 1
     assert value(busy, "sage_telemetry_lost_total", stage="mailbox") == 2
 
 
@@ -76,8 +78,8 @@ def test_every_kind_of_loss_is_there_as_a_zero_before_it_happens():
 
 
 def test_two_services_in_one_process_share_no_numbers(busy):
-    assert value(busy, "sage_telemetry_records_total") == 3
-    assert value(Metrics(), "sage_telemetry_records_total") == 0
+    assert value(busy, "sage_telemetry_records_total", kind="step") == 2
+    assert value(Metrics(), "sage_telemetry_records_total", kind="step") == 0
 
 
 def test_names_follow_the_rules_of_prometheus(busy):
@@ -96,6 +98,7 @@ def test_names_follow_the_rules_of_prometheus(busy):
             "reason",
             "halt_reason",
             "source",
+            "kind",
             "stage",
             "version",
             "backend",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from sage_edge.config import Settings
@@ -21,9 +23,10 @@ def served(settings):
 
 def test_records_reach_the_file_the_memory_and_the_subscriber_before_it_is_told_the_end(tmp_path):
     telemetry, got = served(Settings(telemetry_dir=str(tmp_path)))
-    assert (tmp_path / FILE_NAME).read_text().count("\n") == 2
-    assert len(telemetry.hub.after(-1, 10)[0]) == 2
-    assert [records and len(records) for records in got] == [2, None]
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / FILE_NAME).read_text().splitlines()]
+    assert kinds == ["step", "step", "checkpoint"]
+    assert [record["kind"] for record in telemetry.hub.after(-1, 10)[0]] == kinds
+    assert [records and len(records) for records in got] == [2, 1, None]
     assert len(telemetry.directory) == 0
 
 
@@ -55,8 +58,9 @@ def test_a_file_of_something_else_stops_the_start(tmp_path):
 def test_the_status_tells_what_was_published_and_lost(tmp_path):
     telemetry, _ = served(Settings(telemetry_dir=str(tmp_path)))
     assert telemetry.status() == {
-        "published": 2,
+        "published": 3,
         "lost_mailbox": 0,
+        "lost_events": 0,
         "lost_directory": 0,
         "lost_plugin": 0,
         "lost_schema": 0,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sage_edge.native import HALT_REASONS, RECORD_DTYPE
 from sage_edge.telemetry import RawRecord, TelemetryValidator, complete, load_schema, to_line
-from tests.sage_edge.telemetry.samples import CLOSING, START_NS, STEP_NS, raw_run, run_info
+from tests.sage_edge.telemetry.samples import CLOSING, REWOUND, START_NS, STEP_NS, raw_run, run_info
 
 VALIDATOR = TelemetryValidator(load_schema())
 ENERGIES = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=12)
@@ -20,7 +20,7 @@ ENERGIES = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=12)
 def completed(energies, info=None, halt_reason="slope<eps"):
     raws = raw_run(energies, halt_reason=halt_reason)
     return [
-        complete(RawRecord(*raw), info or run_info(), seq=seq, unix_offset_ns=10**18)
+        complete(RawRecord(*raw), info or run_info(), seq=seq, unix_offset_ns=10**18, n_dE=seq)
         for seq, raw in enumerate(raws.tolist())
     ]
 
@@ -63,7 +63,7 @@ def test_whatever_the_loop_writes_becomes_a_valid_record_of_finite_numbers(
     raw = RawRecord(*raw_run([2.0])[0].tolist())._replace(
         **values, step_idx=step_idx, halt_reason=halt_reason, flags=flags
     )
-    record = complete(raw, run_info(trust=lambda E_norm: 0.5), seq=0, unix_offset_ns=0)
+    record = complete(raw, run_info(trust=lambda E_norm: 0.5), seq=0, unix_offset_ns=0, n_dE=step_idx)
     assert VALIDATOR.errors(record) == []
     assert json.loads(to_line(record)) == record
 
@@ -90,19 +90,37 @@ def test_without_a_calibration_no_quality_is_expected(trust):
     assert completed([2.0], run_info(trust=trust))[0]["trust"]["expected_quality"] is None
 
 
-def test_a_diverged_run_keeps_the_statistics_of_its_finite_steps():
+def test_energies_that_are_no_numbers_are_null():
     record = completed([2.0, 1.5, float("nan")], halt_reason="diverged")[-1]
     assert (record["E"], record["E_norm"], record["dE"]) == (None, None, None)
-    assert record["trust"]["n_dE"] == 1
-    assert record["trust"]["convergence_rate"] is None
+    assert record["trust"]["convergence_rate"] is record["trust"]["contribution_to_H"] is None
+
+
+@given(ENERGIES, st.floats(0.1, 10.0))
+def test_contributions_of_a_run_add_up_to_what_its_weight_took_off_H(energies, weight):
+    records = completed(energies, run_info(trust_weight=weight, scene_id="scene-1"))
+    contributions = [record["trust"]["contribution_to_H"] for record in records]
+    assert contributions[0] is None
+    fall = weight * (energies[0] - energies[-1]) / 2.0  # E_scale is 2
+    assert sum(contributions[1:]) == pytest.approx(fall, abs=1e-2)  # dE is single precision of up to 1e3
+    assert {record["trust_weight"] for record in records} == {weight}
+    assert {record["scene_id"] for record in records} == {"scene-1"}
+
+
+def test_a_record_that_rewinds_names_the_step_that_it_left():
+    raw = RawRecord(*raw_run([2.0, 1.5, 9.0])[-1].tolist())
+    kept, rewound = (
+        complete(raw._replace(flags=flags), run_info(), seq=0, unix_offset_ns=0, n_dE=2)
+        for flags in (0, REWOUND)
+    )
+    assert (kept["rewound_from"], rewound["rewound_from"]) == (None, 2)
 
 
 @given(st.floats(0, 1e6, width=32), st.floats(0.001, 1e3), st.floats(0, 1e6))
 def test_the_budget_is_exact_in_integer_micro_atp(spent_us, power_w, allocated):
     raw = RawRecord(*raw_run([2.0])[0].tolist())._replace(spent_us=spent_us)
-    budget = complete(raw, run_info(power_w=power_w, ATP_allocated=allocated), seq=0, unix_offset_ns=0)[
-        "budget"
-    ]
+    info = run_info(power_w=power_w, ATP_allocated=allocated)
+    budget = complete(raw, info, seq=0, unix_offset_ns=0, n_dE=0)["budget"]
     spent, remaining, total = (
         round(budget[key] * 1e6) for key in ("ATP_spent", "ATP_remaining", "ATP_allocated")
     )
@@ -128,8 +146,8 @@ def test_a_request_without_limits_has_nothing_remaining_to_tell():
 def test_a_closing_record_says_that_it_repeats_a_state():
     raw = RawRecord(*raw_run([2.0])[0].tolist())
     closing = raw._replace(flags=CLOSING, halt_reason=HALT_REASONS.index("cancelled"))
-    assert not complete(raw, run_info(), seq=0, unix_offset_ns=0)["closing"]
-    assert complete(closing, run_info(), seq=0, unix_offset_ns=0)["closing"]
+    assert not complete(raw, run_info(), seq=0, unix_offset_ns=0, n_dE=0)["closing"]
+    assert complete(closing, run_info(), seq=0, unix_offset_ns=0, n_dE=0)["closing"]
 
 
 def test_a_line_never_holds_what_json_does_not_know():

@@ -9,12 +9,16 @@ from jsonschema import Draft202012Validator
 
 from sage_edge.errors import ConfigError
 from sage_edge.native import HALT_REASONS
-from sage_edge.telemetry import RawRecord, TelemetryValidator, complete, load_schema, schema
-from tests.sage_edge.telemetry.samples import raw_run, run_info
+from sage_edge.telemetry import Event, RawRecord, TelemetryValidator, complete, load_schema, schema
+from sage_edge.telemetry.quick_check import compile_check
+from sage_edge.telemetry.records import KINDS, tell
+from tests.sage_edge.telemetry.samples import EVENTS, raw_run, run_info
 
 SCHEMA = load_schema()
 VALIDATOR = TelemetryValidator(SCHEMA)
-RECORD = complete(RawRecord(*raw_run([2.0, 1.5])[-1].tolist()), run_info(), seq=7, unix_offset_ns=10**18)
+RECORD = complete(
+    RawRecord(*raw_run([2.0, 1.5])[-1].tolist()), run_info(), seq=7, unix_offset_ns=10**18, n_dE=1
+)
 PLAIN = {
     "plugin": "vision",
     "step_idx": 4,
@@ -24,12 +28,25 @@ PLAIN = {
     "trust": {"monotonicity_ratio": 1, "dE_variance": 0.01},
 }
 
+EVERY_KIND = {
+    kind: tell(Event(kind, fields, 5), entity_id="robot-7", seq=7, unix_offset_ns=10**18)
+    for kind, fields in EVENTS.items()
+} | {"step": RECORD}
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
 PATHS = [(key,) for key in RECORD] + [(group, key) for group in ("trust", "budget") for key in RECORD[group]]
+
+
+def paths(value):
+    """The way to every field of a record, down to the leaves."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        yield (key,)
+        if isinstance(inner, dict | list):
+            yield from ((key, *rest) for rest in paths(inner))
 
 
 def changed(record, path, value):
@@ -52,19 +69,32 @@ def without(record, path):
 
 def described_fields(node):
     for name, field in node.get("properties", {}).items():
-        yield name, field if "$ref" not in field else SCHEMA["$defs"][field["$ref"].rpartition("/")[2]]
-        yield from described_fields(field)
+        whole = resolve(field) | field
+        yield name, whole
+        yield from described_fields(whole)
 
 
-@pytest.mark.parametrize("kind", ["sage_edge_record", "irp_record"])
+def resolve(field):
+    """What a field refers to, if it does."""
+    if "$ref" not in field:
+        return {}
+    target = SCHEMA
+    for name in field["$ref"].removeprefix("#/").split("/"):
+        target = target[name]
+    return resolve(target) | target
+
+
+@pytest.mark.parametrize("kind", sorted(set(SCHEMA["$defs"]) - {"record", "hash", "halt_reason"}))
 def test_every_field_of_the_schema_is_described(kind):
     fields = list(described_fields(SCHEMA["$defs"][kind]))
-    assert {"E", "halt_reason", "dE_variance", "ATP_spent"} <= {name for name, _ in fields}
+    assert fields
     assert [name for name, field in fields if not field.get("description")] == []
 
 
-def test_a_completed_record_is_valid():
-    assert VALIDATOR.errors(RECORD) == []
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_record_of_every_kind_is_valid_and_passes_the_quick_check(kind):
+    assert Draft202012Validator(SCHEMA).is_valid(EVERY_KIND[kind])
+    assert compile_check(SCHEMA["$defs"][kind], SCHEMA)(EVERY_KIND[kind])
 
 
 @pytest.mark.parametrize("path", PATHS, ids=".".join)
@@ -131,12 +161,34 @@ def test_what_is_no_object_is_refused(value):
     assert VALIDATOR.errors(value) != []
 
 
-@given(path=st.sampled_from(PATHS), value=JSON, is_plain=st.booleans())
-def test_the_short_way_and_the_standard_way_agree(path, value, is_plain):
-    record = changed(RECORD, path, value)
+@given(st.data(), st.sampled_from(KINDS), JSON, st.booleans())
+def test_the_quick_way_and_the_standard_way_agree(data, kind, value, is_plain):
+    path = data.draw(st.sampled_from(list(paths(EVERY_KIND[kind]))))
+    record = changed(EVERY_KIND[kind], path, value)
     if is_plain:
         record = without(record, ("schema_version",))
     assert (VALIDATOR.errors(record) == []) == Draft202012Validator(SCHEMA).is_valid(record)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_record_of_any_kind_needs_all_of_its_fields_and_has_no_others(kind):
+    record = EVERY_KIND[kind]
+    for path in paths(record):
+        if isinstance(path[-1], str) and path != ("schema_version",):
+            assert VALIDATOR.errors(without(record, path)) != [], path
+    assert VALIDATOR.errors(record | {"ΔE": 1.0}) != []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "format": "date"},
+        {"type": "object", "properties": {"a": {"type": "string"}}, "required": []},
+    ],
+)
+def test_what_the_quick_check_does_not_know_it_accepts_nothing_of(schema):
+    assert not compile_check(schema, schema)("2026-01-01")
+    assert not compile_check(schema, schema)({"a": "x"})
 
 
 def test_a_very_long_value_does_not_make_a_very_long_message():
