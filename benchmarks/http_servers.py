@@ -23,10 +23,10 @@ class InstantPlugin:
     halting = HaltPolicy(max_steps=0)
     state_shape: tuple[int, ...] = (1,)
     context_shapes: Mapping[str, tuple[int, ...]] = {}
-    lo, hi, step_size = 0.0, 1.0, 1.0
+    lo, hi, step_size, noise_sigma = 0.0, 1.0, 1.0, 0.0
 
-    def open_slots(self, capacity: int, threads: int) -> LatentSlots:
-        return LatentSlots(self, capacity=capacity, threads=threads)
+    def open_slots(self, capacity: int, threads: int, history: int = 0) -> LatentSlots:
+        return LatentSlots(self, capacity=capacity, threads=threads, history=history)
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:
         return frame
@@ -46,6 +46,9 @@ class InstantPlugin:
 
     def advance(self, z: Any, context: Any, step_size: Any) -> Any:
         return np.zeros_like(z), np.zeros_like(z)
+
+    def energies(self, z: Any, context: Any) -> Any:
+        return np.zeros_like(z)
 
     def decode(self, z: Any, inputs: Sequence[Any]) -> list[Answer]:
         return [Answer(row) for row in z]

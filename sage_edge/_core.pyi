@@ -22,6 +22,8 @@ class HaltPolicy:
         halt_when_feasible: Whether it does.
         budget_us: Compute that may be charged to the run, microseconds, >= 0.
         deadline_ns: On the caller's monotonic clock, >= 0.
+        rewinds: How often the run may go back to an earlier state instead of ending as "diverged", >= 0.
+        rise: E_norm above the best one that counts as going astray too, >= 0.
     
     Raises:
         ConfigError: A value is out of its range; the message names it.
@@ -30,7 +32,7 @@ class HaltPolicy:
         ...
     def __hash__(self) -> int:
         ...
-    def __init__(self, *, eps: typing.SupportsFloat | typing.SupportsIndex = 0.0001, K: typing.SupportsInt | typing.SupportsIndex = 3, max_steps: typing.SupportsInt | typing.SupportsIndex = 50, E_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, divergence_factor: typing.SupportsFloat | typing.SupportsIndex = 10.0, target_E_norm: typing.SupportsFloat | typing.SupportsIndex = ..., gap_tolerance: typing.SupportsFloat | typing.SupportsIndex = 0.0, halt_when_feasible: bool = False, budget_us: typing.SupportsFloat | typing.SupportsIndex = ..., deadline_ns: typing.SupportsInt | typing.SupportsIndex = 9223372036854775807) -> None:
+    def __init__(self, *, eps: typing.SupportsFloat | typing.SupportsIndex = 0.0001, K: typing.SupportsInt | typing.SupportsIndex = 3, max_steps: typing.SupportsInt | typing.SupportsIndex = 50, E_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, divergence_factor: typing.SupportsFloat | typing.SupportsIndex = 10.0, target_E_norm: typing.SupportsFloat | typing.SupportsIndex = ..., gap_tolerance: typing.SupportsFloat | typing.SupportsIndex = 0.0, halt_when_feasible: bool = False, budget_us: typing.SupportsFloat | typing.SupportsIndex = ..., deadline_ns: typing.SupportsInt | typing.SupportsIndex = 9223372036854775807, rewinds: typing.SupportsInt | typing.SupportsIndex = 0, rise: typing.SupportsFloat | typing.SupportsIndex = ...) -> None:
         ...
     def __repr__(self) -> str:
         ...
@@ -64,6 +66,12 @@ class HaltPolicy:
         ...
     @property
     def max_steps(self) -> int:
+        ...
+    @property
+    def rewinds(self) -> int:
+        ...
+    @property
+    def rise(self) -> float:
         ...
     @property
     def target_E_norm(self) -> float:
@@ -181,12 +189,20 @@ class SlotTable:
             CapacityError: Every slot is live.
             ConfigError: margin_ns or charge_us is negative.
         """
+    def astray(self) -> list[int]:
+        """
+        The slots whose run must be rewound before its next step.
+        """
     def close(self, slot: typing.SupportsInt | typing.SupportsIndex, reason: str, now_ns: typing.SupportsInt | typing.SupportsIndex) -> None:
         """
         Ends a run between two steps and publishes its closing record, with the same step_idx.
         
         Raises:
             ConfigError: The run has ended already, or `reason` is none of HALT_REASONS.
+        """
+    def energies(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        float64 [live], the energy of each live run's current state.
         """
     def remove(self, slot: typing.SupportsInt | typing.SupportsIndex) -> int:
         """
@@ -195,7 +211,34 @@ class SlotTable:
         Returns:
             Where the run that is in `slot` now came from; `slot` itself if it was the last.
         """
-    def summary_fields(self, slot: typing.SupportsInt | typing.SupportsIndex) -> tuple[int, int, float, float, float, int, str | None, float, float, float, float, float, bool, bool]:
+    def rewind(self, slot: typing.SupportsInt | typing.SupportsIndex, E: typing.SupportsFloat | typing.SupportsIndex, *, now_ns: typing.SupportsInt | typing.SupportsIndex, feasible: bool = True, branch: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+        """
+        Takes a run that went astray back to an earlier state, as another branch, and publishes that state.
+        
+        Its record has the step_idx of the state that was given up, and dE leads from that one to the restored state.
+        
+        Args:
+            slot: One of `astray()`.
+            E: Energy of the restored state.
+            now_ns: Monotonic time.
+            feasible: Whether the restored state is.
+            branch: Names the branch in the records from here on.
+        
+        Raises:
+            ConfigError: No rewind is due.
+        """
+    def set_budget(self, slot: typing.SupportsInt | typing.SupportsIndex, budget_us: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        """
+        Moves the limit of what may be charged to a run, microseconds; the next decision sees it.
+        
+        Raises:
+            ConfigError: It is negative or no number.
+        """
+    def spent_us(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        float64 [live], the compute charged to each live run, microseconds.
+        """
+    def summary_fields(self, slot: typing.SupportsInt | typing.SupportsIndex) -> tuple[int, int, float, float, float, int, str | None, float, float, float, float, float, bool, bool, int, int, bool]:
         """
         The run in a slot, as the fields of sage_edge.native.RunSummary.
         """

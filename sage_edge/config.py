@@ -49,6 +49,22 @@ class Settings:
     threads: int = _setting(0, "threads of the engines and kernels; 0 means all cores", least=0)
     max_steps_cap: int = _setting(0, "largest max_steps of a request; 0 means the profile's", least=0)
     power_w: float = _setting(15.0, "declared board power in watts: the price of a millisecond", least=0.001)
+    atp_capacity: float = _setting(1e6, "ATP (mJ) that the service's account holds", least=1.0)
+    recharge_w: float = _setting(
+        0.0, "watts at which spent ATP comes back; 0: at once when needed", least=0.0
+    )
+    allocation: str = _setting(
+        "greedy",
+        "how a scene shares its budget",
+        choices=("equal", "proportional", "trust", "greedy"),
+    )
+    scene_eps: float = _setting(1e-3, "range of a scene's H below which all of it halts; 0: never", least=0.0)
+    scene_K: int = _setting(3, "steps of every member over which that range is taken", least=1)
+    rewinds: int = _setting(2, "how often a run that goes astray is taken back", least=0)
+    rewind_rise: float = _setting(1.0, "E_norm above its best at which a run is astray", least=0.0)
+    history_states: int = _setting(2, "earlier states kept of each slot, beside the best one", least=0)
+    results_kept: int = _setting(256, "requests that can be asked for by their id", least=1)
+    results_keep_s: float = _setting(60.0, "how long an answer can be asked for after it came", least=0.0)
     entity_id: str = _setting("sage-edge", "who signs as the entity of the telemetry records")
     telemetry_dir: str = _setting(
         "var/telemetry", "where the JSONL files go; empty keeps them in memory only"

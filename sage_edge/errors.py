@@ -96,6 +96,30 @@ class CapacityError(SageError):
     code = "queue_full"
 
 
+class BudgetError(SageError):
+    """The service's energy account cannot pay for even the initial answer. Try again later."""
+
+    code = "budget_exhausted"
+
+
+class LedgerError(SageError):
+    """A booking would break the conservation of energy: a defect of ours."""
+
+    code = "ledger"
+
+
+class SupersededError(SageError):
+    """A newer frame of the same stream took the request's place while it was waiting."""
+
+    code = "superseded"
+
+
+class UnknownRequestError(InputError):
+    """No request of that name is running or remembered."""
+
+    code = "unknown_request"
+
+
 class DeadlineError(SageError):
     """The deadline is too near for even the initial answer. Try again with a later one."""
 

@@ -99,6 +99,9 @@ class RunSummary(NamedTuple):
         convergence_rate: See TrustStatistics.
         best_is_current: Whether the best state is in ``z`` of its slot; otherwise it is in ``best``.
         feasible: Whether the current state is.
+        branch: The branch that it ended on.
+        rewinds: How often it went back to an earlier state.
+        best_feasible: Whether the best state is.
     """
 
     run_id: int
@@ -115,6 +118,9 @@ class RunSummary(NamedTuple):
     convergence_rate: float
     best_is_current: bool
     feasible: bool
+    branch: int = 0
+    rewinds: int = 0
+    best_feasible: bool = True
 
 
 class SlotTable(_core.SlotTable):

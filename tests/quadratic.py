@@ -24,15 +24,15 @@ class QuadraticPlugin(IRPPlugin):
     halting = HaltPolicy(K=2, eps=1e-3, max_steps=20)
     backend = "numpy"
     model_sha256 = None
-    lo, hi, step_size = -100.0, 100.0, 0.5
+    lo, hi, step_size, noise_sigma = -100.0, 100.0, 0.5, 1.0
 
     def __init__(self, size=6, before_step=lambda: None):
         self.state_shape = (size,)
         self.context_shapes = {"target": (size,)}
         self._before_step = before_step
 
-    def open_slots(self, capacity, threads):
-        return LatentSlots(self, capacity=capacity, threads=threads)
+    def open_slots(self, capacity, threads, history=0):
+        return LatentSlots(self, capacity=capacity, threads=threads, history=history)
 
     def prepare(self, frame):
         if frame.shape != self.state_shape:
@@ -58,6 +58,9 @@ class QuadraticPlugin(IRPPlugin):
         delta = context["target"] - z
         moved = np.clip(z + step_size[:, None] * delta, self.lo, self.hi)
         return delta, (moved - context["target"]) ** 2
+
+    def energies(self, z, context):
+        return (z - context["target"]) ** 2
 
     def decode(self, z, inputs):
         return [Answer(row.copy()) for row in z]

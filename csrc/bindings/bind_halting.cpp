@@ -24,11 +24,14 @@ constexpr const char* kFields[] = {"eps",
                                    "gap_tolerance",
                                    "halt_when_feasible",
                                    "budget_us",
-                                   "deadline_ns"};
+                                   "deadline_ns",
+                                   "rewinds",
+                                   "rise"};
 
 HaltPolicy make_policy(double eps, std::int32_t K, std::int32_t max_steps, double E_scale,
                        double divergence_factor, double target_E_norm, double gap_tolerance,
-                       bool halt_when_feasible, double budget_us, std::int64_t deadline_ns) {
+                       bool halt_when_feasible, double budget_us, std::int64_t deadline_ns,
+                       std::int32_t rewinds, double rise) {
   const HaltPolicy policy{eps,
                           K,
                           max_steps,
@@ -38,7 +41,9 @@ HaltPolicy make_policy(double eps, std::int32_t K, std::int32_t max_steps, doubl
                           gap_tolerance,
                           halt_when_feasible,
                           budget_us,
-                          deadline_ns};
+                          deadline_ns,
+                          rewinds,
+                          rise};
   validate(policy);
   return policy;
 }
@@ -100,6 +105,8 @@ Args:
     halt_when_feasible: Whether it does.
     budget_us: Compute that may be charged to the run, microseconds, >= 0.
     deadline_ns: On the caller's monotonic clock, >= 0.
+    rewinds: How often the run may go back to an earlier state instead of ending as "diverged", >= 0.
+    rise: E_norm above the best one that counts as going astray too, >= 0.
 
 Raises:
     ConfigError: A value is out of its range; the message names it.)")
@@ -109,7 +116,8 @@ Raises:
            py::arg("target_E_norm") = defaults.target_E_norm,
            py::arg("gap_tolerance") = defaults.gap_tolerance,
            py::arg("halt_when_feasible") = defaults.halt_when_feasible,
-           py::arg("budget_us") = defaults.budget_us, py::arg("deadline_ns") = defaults.deadline_ns)
+           py::arg("budget_us") = defaults.budget_us, py::arg("deadline_ns") = defaults.deadline_ns,
+           py::arg("rewinds") = defaults.rewinds, py::arg("rise") = defaults.rise)
       .def_readonly("eps", &HaltPolicy::eps)
       .def_readonly("K", &HaltPolicy::K)
       .def_readonly("max_steps", &HaltPolicy::max_steps)
@@ -120,6 +128,8 @@ Raises:
       .def_readonly("halt_when_feasible", &HaltPolicy::halt_when_feasible)
       .def_readonly("budget_us", &HaltPolicy::budget_us)
       .def_readonly("deadline_ns", &HaltPolicy::deadline_ns)
+      .def_readonly("rewinds", &HaltPolicy::rewinds)
+      .def_readonly("rise", &HaltPolicy::rise)
       .def(
           "replace",
           [](const py::object& self, const py::KWArgs<py::object>& changes) {

@@ -36,7 +36,24 @@ auto summary_fields(const SlotTable& slots, std::size_t slot) {
                          wire_name(run.halt_reason()), run.residual(), run.spent_us(),
                          run.trust().monotonicity_ratio(), run.trust().dE_variance(),
                          run.trust().convergence_rate(run.E0(), run.E()), run.best_is_current(),
-                         run.feasible());
+                         run.feasible(), run.branch(), run.rewinds(), run.best_feasible());
+}
+
+/// One value of each live run, in order of the slots.
+template <class T, class Get>
+py::array_t<T> column(const SlotTable& slots, Get get) {
+  py::array_t<T> values(static_cast<py::ssize_t>(slots.live()));
+  T* out = values.mutable_data();
+  for (std::size_t slot = 0; slot < slots.live(); ++slot) out[slot] = get(slots.run(slot));
+  return values;
+}
+
+std::vector<std::size_t> astray(const SlotTable& slots) {
+  std::vector<std::size_t> found;
+  for (std::size_t slot = 0; slot < slots.live(); ++slot) {
+    if (slots.run(slot).rewind_due()) found.push_back(slot);
+  }
+  return found;
 }
 
 }  // namespace
@@ -89,6 +106,43 @@ Raises:
 
 Raises:
     ConfigError: The run has ended already, or `reason` is none of HALT_REASONS.)")
+      .def(
+          "rewind",
+          [](SlotTable& slots, std::size_t slot, double E, std::int64_t now_ns, bool feasible,
+             std::uint8_t branch) { slots.rewind(slot, E, feasible, branch, now_ns); },
+          py::arg("slot"), py::arg("E"), py::kw_only(), py::arg("now_ns"), py::arg("feasible") = true,
+          py::arg("branch") = 0,
+          R"(Takes a run that went astray back to an earlier state, as another branch, and publishes that state.
+
+Its record has the step_idx of the state that was given up, and dE leads from that one to the restored state.
+
+Args:
+    slot: One of `astray()`.
+    E: Energy of the restored state.
+    now_ns: Monotonic time.
+    feasible: Whether the restored state is.
+    branch: Names the branch in the records from here on.
+
+Raises:
+    ConfigError: No rewind is due.)")
+      .def("set_budget", &SlotTable::set_budget, py::arg("slot"), py::arg("budget_us"),
+           R"(Moves the limit of what may be charged to a run, microseconds; the next decision sees it.
+
+Raises:
+    ConfigError: It is negative or no number.)")
+      .def("astray", &astray, "The slots whose run must be rewound before its next step.")
+      .def(
+          "energies",
+          [](const SlotTable& slots) {
+            return column<double>(slots, [](const Run& run) { return run.E(); });
+          },
+          "float64 [live], the energy of each live run's current state.")
+      .def(
+          "spent_us",
+          [](const SlotTable& slots) {
+            return column<double>(slots, [](const Run& run) { return run.spent_us(); });
+          },
+          "float64 [live], the compute charged to each live run, microseconds.")
       .def("remove", &SlotTable::remove, py::arg("slot"),
            R"(Frees a slot; the last live run moves into the hole.
 

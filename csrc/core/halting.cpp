@@ -29,6 +29,8 @@ void validate(const HaltPolicy& policy) {
   require(policy.gap_tolerance >= 0, "gap_tolerance", "a number >= 0", policy.gap_tolerance);
   require(policy.budget_us >= 0, "budget_us", "a number >= 0", policy.budget_us);
   require(policy.deadline_ns >= 0, "deadline_ns", "a time >= 0", policy.deadline_ns);
+  require(policy.rewinds >= 0, "rewinds", "a number >= 0", policy.rewinds);
+  require(policy.rise >= 0, "rise", "a number >= 0", policy.rise);
 }
 
 }  // namespace sage

@@ -25,6 +25,8 @@ struct HaltPolicy {
   bool halt_when_feasible = false;
   double budget_us = std::numeric_limits<double>::infinity();           ///< compute that may be charged
   std::int64_t deadline_ns = std::numeric_limits<std::int64_t>::max();  ///< on the caller's monotonic clock
+  std::int32_t rewinds = 0;  ///< how often the run may go back instead of ending as diverged
+  double rise = std::numeric_limits<double>::infinity();  ///< E_norm above the best that is astray as well
 };
 
 /// @throws ConfigError naming the field, what was expected and what came.
@@ -71,20 +73,30 @@ struct Progress {
   std::int64_t margin_ns;  ///< time that finishing the answer takes, >= 0
 };
 
-/// Guards first (a NaN is below no eps), then success, then what has run out.
-SAGE_HD inline HaltReason decide(const HaltPolicy& policy, const Progress& at) {
+/// Whether the energy is no number, or far above the one that the run began with.
+SAGE_HD inline bool diverged(const HaltPolicy& policy, const Progress& at) {
   const double start = std::fabs(at.E_norm_0) > 1.0 ? std::fabs(at.E_norm_0) : 1.0;
   const double ceiling = at.E_norm_0 + (policy.divergence_factor - 1.0) * start;
   const bool finite = std::isfinite(at.E_norm) && std::isfinite(at.E_norm_0);
-  if (!finite || at.E_norm > ceiling) return HaltReason::kDiverged;
-  if (at.feasible && at.window_range < policy.eps) return HaltReason::kSlope;
-  if (at.feasible && policy.halt_when_feasible && at.gap <= policy.gap_tolerance)
-    return HaltReason::kFeasible;
-  if (at.feasible && at.E_norm <= policy.target_E_norm) return HaltReason::kConfidence;
+  return !finite || at.E_norm > ceiling;
+}
+
+/// What has run out before another step, if anything.
+SAGE_HD inline HaltReason exhausted(const HaltPolicy& policy, const Progress& at) {
   if (at.step_idx >= static_cast<std::uint32_t>(policy.max_steps)) return HaltReason::kMaxSteps;
   if (at.spent_us + at.step_us > policy.budget_us) return HaltReason::kBudget;
   if (policy.deadline_ns - at.margin_ns <= at.now_ns) return HaltReason::kTimeout;
   return HaltReason::kRunning;
+}
+
+/// Guards first (a NaN is below no eps), then success, then what has run out.
+SAGE_HD inline HaltReason decide(const HaltPolicy& policy, const Progress& at) {
+  if (diverged(policy, at)) return HaltReason::kDiverged;
+  if (at.feasible && at.window_range < policy.eps) return HaltReason::kSlope;
+  if (at.feasible && policy.halt_when_feasible && at.gap <= policy.gap_tolerance)
+    return HaltReason::kFeasible;
+  if (at.feasible && at.E_norm <= policy.target_E_norm) return HaltReason::kConfidence;
+  return exhausted(policy, at);
 }
 
 }  // namespace sage

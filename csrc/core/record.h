@@ -29,6 +29,7 @@ inline constexpr const char* kHaltReasonNames[] = {
 inline constexpr std::uint8_t kFlagFeasible = 1;  ///< the state is feasible
 inline constexpr std::uint8_t kFlagClosing = 2;   ///< the run was ended between steps: not a new state
 inline constexpr std::uint8_t kFlagBest = 4;      ///< this state is the best so far
+inline constexpr std::uint8_t kFlagRewound = 8;   ///< the run went back to this state from that of step_idx
 
 /// One telemetry line as it leaves the loop: a cache line, written once, in native byte order.
 struct alignas(64) Record {
@@ -36,7 +37,7 @@ struct alignas(64) Record {
   std::uint64_t run_id;      ///< which refinement
   std::int64_t time_ns;      ///< the caller's monotonic clock
   float E;                   ///< energy of the state
-  float dE;                  ///< E_k - E_{k-1}; NaN at step 0
+  float dE;                  ///< E minus the energy of the record before; NaN at step 0
   float E0;                  ///< energy of the first state
   float best_E;              ///< energy of the best state; infinite while there is none
   float residual;            ///< ||z_k - z_{k-1}|| / ||z_k||; NaN at step 0

@@ -41,19 +41,45 @@ class Run {
       best_step_ = states_;
     }
     E_ = state.E;
+    if (std::isfinite(E_)) sound_E_ = E_;
     feasible_ = state.feasible;
     residual_ = state.residual;
     spent_us_ += state.charge_us;
     window_.push(E_ / policy_.E_scale);
     ++states_;
-    halt_reason_ = decide(policy_, progress(state));
+    rewound_ = false;
+    const Progress at = progress(state);
+    halt_reason_ = decide(policy_, at);
+    rewind_due_ = should_rewind(at);
+    if (rewind_due_) halt_reason_ = HaltReason::kRunning;
     return halt_reason_;
   }
+
+  /// Whether the last state went astray: take an earlier one with `rewind` before the next step.
+  SAGE_HD bool rewind_due() const { return rewind_due_; }
+
+  /// Goes on from an earlier state, as another branch. Steps and charges stay; the energy window starts anew.
+  SAGE_HD void rewind(double E, bool feasible, std::uint8_t branch) {
+    dE_ = E - sound_E_;
+    E_ = sound_E_ = E;
+    feasible_ = feasible;
+    residual_ = std::numeric_limits<double>::quiet_NaN();
+    window_ = EnergyWindow();
+    window_.push(E_ / policy_.E_scale);
+    branch_ = branch;
+    ++rewinds_;
+    rewind_due_ = false;
+    rewound_ = true;
+  }
+
+  /// Moves the limit of what may be charged; seen by the next decision.
+  SAGE_HD void set_budget(double budget_us) { policy_.budget_us = budget_us; }
 
   /// Ends the run between two steps. Only while running.
   SAGE_HD void close(HaltReason reason) {
     halt_reason_ = reason;
     closing_ = true;
+    rewound_ = false;
   }
 
   /// Whether a state would become the best: a feasible one beats any that is not, then the lower energy wins,
@@ -79,8 +105,9 @@ class Run {
     record.branch = branch_;
     record.plugin = plugin_;
     record.halt_reason = halt_reason_;
-    record.flags = static_cast<std::uint8_t>((feasible_ ? kFlagFeasible : 0) | (closing_ ? kFlagClosing : 0) |
-                                             (best_is_current() ? kFlagBest : 0));
+    record.flags =
+        static_cast<std::uint8_t>((feasible_ ? kFlagFeasible : 0) | (closing_ ? kFlagClosing : 0) |
+                                  (best_is_current() ? kFlagBest : 0) | (rewound_ ? kFlagRewound : 0));
     return record;
   }
 
@@ -94,7 +121,11 @@ class Run {
   /// Infinite while no finite energy was seen; state 0 then stands in as the best.
   SAGE_HD double best_E() const { return best_E_; }
   SAGE_HD std::uint32_t best_step() const { return best_step_; }
+  SAGE_HD bool best_feasible() const { return best_feasible_; }
   SAGE_HD bool best_is_current() const { return best_step_ == step_idx(); }
+  SAGE_HD std::uint8_t branch() const { return branch_; }
+  /// How often the run went back to an earlier state.
+  SAGE_HD std::int32_t rewinds() const { return rewinds_; }
   SAGE_HD bool feasible() const { return feasible_; }
   SAGE_HD double residual() const { return residual_; }
   SAGE_HD double spent_us() const { return spent_us_; }
@@ -113,6 +144,13 @@ class Run {
             state.now_ns,
             state.margin_ns};
   }
+  SAGE_HD bool should_rewind(const Progress& at) const {
+    if (rewinds_ >= policy_.rewinds || !std::isfinite(best_E_)) return false;
+    const bool astray =
+        halt_reason_ == HaltReason::kDiverged ||
+        (halt_reason_ == HaltReason::kRunning && E_ - best_E_ > policy_.rise * policy_.E_scale);
+    return astray && exhausted(policy_, at) == HaltReason::kRunning;
+  }
   SAGE_HD std::uint32_t window_states() const { return static_cast<std::uint32_t>(policy_.K) + 1; }
 
   HaltPolicy policy_;
@@ -121,6 +159,7 @@ class Run {
   std::uint64_t run_id_ = 0;
   double E0_ = 0.0;
   double E_ = 0.0;
+  double sound_E_ = 0.0;  // the last energy that was a number
   double dE_ = 0.0;
   double best_E_ = std::numeric_limits<double>::infinity();
   double residual_ = 0.0;
@@ -130,6 +169,9 @@ class Run {
   bool best_feasible_ = false;
   bool feasible_ = false;
   bool closing_ = false;
+  bool rewind_due_ = false;
+  bool rewound_ = false;
+  std::int32_t rewinds_ = 0;
   std::uint8_t plugin_ = 0;
   std::uint8_t branch_ = 0;
   HaltReason halt_reason_ = HaltReason::kRunning;

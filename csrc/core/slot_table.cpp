@@ -30,6 +30,20 @@ HaltReason SlotTable::observe(std::size_t slot, const Observation& state) {
   return reason;
 }
 
+void SlotTable::rewind(std::size_t slot, double E, bool feasible, std::uint8_t branch, std::int64_t now_ns) {
+  Run& run = runs_[live_index(slot)];
+  if (!run.rewind_due())
+    throw ConfigError("slot " + std::to_string(slot) + ": its run is not astray; nothing to rewind");
+  run.rewind(E, feasible, branch);
+  ring_.push(run.record(now_ns));
+}
+
+void SlotTable::set_budget(std::size_t slot, double budget_us) {
+  if (!(budget_us >= 0))
+    throw ConfigError("budget_us: expected a number >= 0, got " + std::to_string(budget_us));
+  runs_[live_index(slot)].set_budget(budget_us);
+}
+
 void SlotTable::close(std::size_t slot, HaltReason reason, std::int64_t now_ns) {
   Run& run = runs_[live_index(slot)];
   if (!run.running()) {

@@ -30,6 +30,14 @@ class SlotTable {
   /// Takes the next state of a running run and publishes it.
   HaltReason observe(std::size_t slot, const Observation& state);
 
+  /// Takes a run that went astray back to an earlier state and publishes that.
+  /// @throws ConfigError when no rewind is due.
+  void rewind(std::size_t slot, double E, bool feasible, std::uint8_t branch, std::int64_t now_ns);
+
+  /// Moves the limit of what may be charged to a run.
+  /// @throws ConfigError when it is negative or no number.
+  void set_budget(std::size_t slot, double budget_us);
+
   /// Ends a run between two steps and publishes its closing record.
   /// @throws ConfigError when the run has ended already: a run has one final record.
   void close(std::size_t slot, HaltReason reason, std::int64_t now_ns);

@@ -5,16 +5,22 @@ from __future__ import annotations
 import itertools
 import platform
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from sage_edge import native
 from sage_edge.clock import Clock, SystemClock
 from sage_edge.config import VERSION, Settings
-from sage_edge.errors import ParameterError, SageError, UnknownPluginError
+from sage_edge.errors import BudgetError, DeadlineError, ParameterError, SageError, UnknownPluginError
+from sage_edge.orchestrator.answers import Answers
+from sage_edge.orchestrator.ledger import Ledger
+from sage_edge.orchestrator.profile import Profile
 from sage_edge.orchestrator.queue import WaitingRoom
-from sage_edge.orchestrator.request import Budget, Ticket
+from sage_edge.orchestrator.request import Budget, Entry, Result, Ticket
+from sage_edge.orchestrator.scene import Member, Rules, Scene
 from sage_edge.orchestrator.servable import Servable
 from sage_edge.orchestrator.worker import Worker
 from sage_edge.plugins import load_plugin
@@ -23,6 +29,8 @@ from sage_edge.telemetry import RunInfo, Telemetry
 
 #: A deadline that never comes.
 NEVER_NS = 2**63 - 1
+#: Share of the slots that branches beyond a request's first may take.
+BRANCH_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +41,19 @@ class _Lane:
     room: WaitingRoom
     refiner: CpuRefiner
     worker: Worker
+    profile: Profile
+
+    def wait_ns(self, priority: int) -> float:
+        """Time until a ticket that comes now has a slot, at the least that can be hoped for."""
+        ahead = self.room.before(priority) - self.refiner.free
+        return max(0, ahead + 1) * self.worker.slot_time.mean_ns / self.refiner.capacity / 2
 
 
 class HRM:
-    """One queue, one refiner and one worker thread for each plugin.
+    """One queue, one refiner and one worker thread for each plugin; one energy account for all.
 
-    Threads: ``submit`` from any thread. ``start`` once, ``close`` once.
+    Threads: ``submit``, ``submit_scene``, ``peek`` and ``find`` from any thread. ``start`` once, ``close``
+    once.
     """
 
     def __init__(
@@ -57,6 +72,16 @@ class HRM:
             [native.RingReader(ring) for ring in rings.values()], settings=settings, clock=self._clock
         )
         self.telemetry.metrics.describe_build(version=VERSION, profile=settings.profile)
+        self.ledger = Ledger(
+            round(settings.atp_capacity * 1e6),
+            recharge_w=settings.recharge_w,
+            now_ns=self._clock.monotonic_ns,
+            note=lambda fields: self._note("ledger", fields),
+        )
+        self.answers = Answers(
+            settings.results_kept, keep_s=settings.results_keep_s, now_ns=self._clock.monotonic_ns
+        )
+        self._rules = Rules(settings.allocation, K_H=settings.scene_K, eps_H=settings.scene_eps)
         self._lanes = {
             name: self._lane(plugin, rings[name], number)
             for number, (name, plugin) in enumerate(plugins.items())
@@ -65,7 +90,7 @@ class HRM:
     def _lane(self, plugin: Servable, ring: native.Ring, number: int) -> _Lane:
         settings = self.settings
         refiner = CpuRefiner(
-            plugin.open_slots(settings.slots, settings.thread_count),
+            plugin.open_slots(settings.slots, settings.thread_count, settings.history_states),
             ring=ring,
             plugin_number=number,
             now_ns=self._clock.monotonic_ns,
@@ -76,14 +101,17 @@ class HRM:
             refiner,
             room,
             clock=self._clock,
-            power_w=settings.power_w,
             metrics=self.telemetry.metrics,
             directory=self.telemetry.directory,
+            branch_slots=ceil(BRANCH_SHARE * settings.slots),
         )
         self.telemetry.metrics.watch(
             plugin.name, queue_length=room.__len__, in_flight=lambda: refiner.live, slots=settings.slots
         )
-        return _Lane(plugin, room, refiner, worker)
+        return _Lane(plugin, room, refiner, worker, Profile(settings.step_cap))
+
+    def _note(self, kind: str, fields: Mapping[str, Any]) -> None:
+        self.telemetry.note(kind, fields, time_ns=self._clock.monotonic_ns())
 
     @property
     def plugins(self) -> Mapping[str, Servable]:
@@ -104,6 +132,7 @@ class HRM:
         self.telemetry.start()
         for lane in self._lanes.values():
             lane.refiner.warm_up()
+            self._learn_prices(lane)
             lane.worker.start()
 
     def close(self) -> None:
@@ -140,6 +169,9 @@ class HRM:
         request_id: str | None = None,
         start_ns: int | None = None,
         reserve_ns: int = 0,
+        priority: int = 0,
+        stream_id: str | None = None,
+        keeps_latest: bool = False,
     ) -> Ticket:
         """Queue a prepared input for refinement.
 
@@ -150,36 +182,193 @@ class HRM:
             request_id: The caller's name for it; a new one by default.
             start_ns: Monotonic time of arrival, from which the deadline counts; now by default.
             reserve_ns: Time that the caller needs after the answer, kept free before the deadline.
+            priority: Of two waiting requests the one with more goes first.
+            stream_id: The stream that the frame belongs to, if any.
+            keeps_latest: Whether an older frame of its stream that still waits gives way to it.
 
         Raises:
             UnknownPluginError: No such plugin.
             ParameterError: A limit is above what the profile allows.
             CapacityError: The plugin's queue is full.
+            DeadlineError: The queue is so long that the deadline will have passed.
+            BudgetError: The energy account cannot pay for the initial answer.
             ClosingError: The orchestrator is closing.
         """
-        lane = self._find(plugin)
-        budget = budget or Budget()
+        entry = Entry(plugin, prepared, budget or Budget(), request_id, priority, stream_id, keeps_latest)
+        scene, (ticket,) = self._compose([entry], entry.budget, start_ns, reserve_ns, is_posted=False)
+        self._admit(scene, [ticket])
+        return ticket
+
+    def submit_scene(
+        self,
+        entries: Sequence[Entry],
+        shared: Budget | None = None,
+        *,
+        policy: str | None = None,
+        start_ns: int | None = None,
+        reserve_ns: int = 0,
+    ) -> tuple[Scene, list[Ticket]]:
+        """Queue inputs that share ``shared.atp``, are due at ``shared.deadline_ms`` and halt together.
+
+        Args:
+            entries: At least one; their own budgets limit each alone.
+            shared: The scene's budget; ``atp`` and ``deadline_ms`` count.
+            policy: How the budget is shared; the setting ``allocation`` by default.
+            start_ns: Monotonic time of arrival; now by default.
+            reserve_ns: Time that the caller needs after the answers, kept free before the deadline.
+
+        Returns:
+            The scene, and a ticket for each entry. Either all are queued or none is.
+
+        Raises:
+            SageError: As ``submit``; nothing of the scene is refined then.
+        """
+        if not entries:
+            raise ParameterError("scene: expected at least one member, got none")
+        scene, tickets = self._compose(entries, shared or Budget(), start_ns, reserve_ns, True, policy)
+        self._admit(scene, tickets)
+        return scene, tickets
+
+    def peek(self, ticket: Ticket) -> Future[Result | None]:
+        """The best answer so far of a ticket, after the tick that runs; None when it is in no slot then.
+
+        A ticket that ends first resolves its own future; wait for either.
+        """
+        return self._find(ticket.plugin).worker.peek(ticket)
+
+    def _compose(
+        self,
+        entries: Sequence[Entry],
+        shared: Budget,
+        start_ns: int | None,
+        reserve_ns: int,
+        is_posted: bool,
+        policy: str | None = None,
+    ) -> tuple[Scene, list[Ticket]]:
+        """A scene and its tickets, nothing locked or queued yet."""
         start_ns = self._clock.monotonic_ns() if start_ns is None else start_ns
-        deadline_ns = NEVER_NS
-        if budget.deadline_ms is not None:
-            deadline_ns = start_ns + int(budget.deadline_ms * 1e6) - reserve_ns
-        ticket = Ticket(
-            run_id=next(self._run_ids),
-            request_id=request_id or uuid.uuid4().hex,
-            plugin=plugin,
-            x0=prepared,
-            policy=self._policy(lane.plugin, budget, deadline_ns),
+        scene = Scene(
+            uuid.uuid4().hex,
+            ledger=self.ledger,
+            rules=self._rules if policy is None else self._rules.with_policy(policy),
+            budget_uatp=None if shared.atp is None else round(shared.atp * 1e6),
+            now_ns=self._clock.monotonic_ns,
+            note=self._note,
+            is_posted=is_posted,
+        )
+        tickets = [self._ticket(scene, entry, shared, start_ns, reserve_ns) for entry in entries]
+        return scene, tickets
+
+    def _ticket(self, scene: Scene, entry: Entry, shared: Budget, start_ns: int, reserve_ns: int) -> Ticket:
+        lane = self._find(entry.plugin)
+        due_ms = min(
+            (b.deadline_ms for b in (entry.budget, shared) if b.deadline_ms is not None), default=None
+        )
+        deadline_ns = NEVER_NS if due_ms is None else start_ns + int(due_ms * 1e6) - reserve_ns
+        policy = self._policy(lane.plugin, entry.budget, deadline_ns)
+        request_id = entry.request_id or uuid.uuid4().hex
+        count = entry.budget.branches
+        members = [
+            Member(
+                scene,
+                run_id=next(self._run_ids),
+                request_id=request_id,
+                plugin=entry.plugin,
+                profile=lane.profile,
+                weight=self._weight(entry.plugin) / count,
+                E_scale=policy.E_scale,
+                max_steps=policy.max_steps,
+                power_w=self.settings.power_w,
+                branch=branch,
+            )
+            for branch in range(count)
+        ]
+        return Ticket(
+            request_id=request_id,
+            plugin=entry.plugin,
+            x0=entry.prepared,
+            policy=policy.replace(rewinds=self.settings.rewinds, rise=self.settings.rewind_rise)
+            if lane.refiner.can_rewind
+            else policy,
             start_ns=start_ns,
             deadline_ns=deadline_ns,
+            members=members,
+            priority=entry.priority,
+            stream_id=entry.stream_id,
+            keeps_latest=entry.keeps_latest,
         )
-        self.telemetry.directory.open(ticket.run_id, self._run_info(lane, ticket, budget))
+
+    def _admit(self, scene: Scene, tickets: Sequence[Ticket]) -> None:
+        """Lock the scene's energy and queue all its tickets, or none."""
         try:
-            lane.room.put(ticket)
+            self._check_deadlines(tickets)
+            self._lock_energy(scene, tickets)
         except SageError as exc:
-            self.telemetry.directory.close(ticket.run_id)
             self.telemetry.metrics.request_shed(exc.code)
             raise
-        return ticket
+        queued = 0
+        try:
+            for ticket in tickets:
+                self._queue(ticket)
+                queued += 1
+        except SageError as exc:
+            self.telemetry.metrics.request_shed(exc.code)
+            for ticket in tickets[:queued]:
+                ticket.cancel()
+            for ticket in tickets[queued:]:
+                self._forget(ticket)
+            raise
+
+    def _queue(self, ticket: Ticket) -> None:
+        lane = self._find(ticket.plugin)
+        for member in ticket.members:
+            self.telemetry.directory.open(member.run_id, self._run_info(lane, ticket, member))
+        older = lane.room.put(ticket)
+        if older is not None:
+            lane.worker.supersede(older)
+
+    def _forget(self, ticket: Ticket) -> None:
+        """A ticket that was never queued."""
+        for member in ticket.members:
+            self.telemetry.directory.close(member.run_id)
+            member.scene.leave(member, None)
+
+    def _check_deadlines(self, tickets: Sequence[Ticket]) -> None:
+        """Refuse at once what will be late: even a hopeful guess of the waiting time leaves no answer."""
+        now_ns = self._clock.monotonic_ns()
+        for ticket in tickets:
+            lane = self._find(ticket.plugin)
+            wait_ns = lane.wait_ns(ticket.priority)
+            if wait_ns and ticket.deadline_ns < now_ns + wait_ns:
+                raise DeadlineError(
+                    f"{len(lane.room)} requests are waiting, and the deadline will have passed before "
+                    f"this one's turn in about {wait_ns / 1e6:.0f} ms"
+                )
+
+    def _lock_energy(self, scene: Scene, tickets: Sequence[Ticket]) -> None:
+        members = [member for ticket in tickets for member in ticket.members]
+        wanted = scene.budget_uatp
+        if wanted is None:
+            wanted = int(sum(member.claim().need_uatp for member in members))
+        locked = scene.open(members, wanted)
+        least = sum(member.claim().start_uatp for member in members if member.branch == 0)
+        if locked < min(least, wanted):
+            wait_s = self.ledger.wait_s(int(least))
+            for member in members:
+                scene.leave(member, None)
+            raise BudgetError(
+                f"energy account: expected {least / 1e6:.3g} ATP for the initial answer, "
+                f"{locked / 1e6:.3g} are there; try again in {wait_s:.1f} s"
+            )
+
+    def _learn_prices(self, lane: _Lane) -> None:
+        """Prices before anything was charged: those of the warm-up."""
+        uatp_per_ns = self.settings.power_w
+        lane.profile.charge(uatp_per_ns * lane.refiner.encode_time.mean_ns(1), is_start=True)
+        lane.profile.charge(uatp_per_ns * lane.refiner.tick_time.mean_ns(1), is_start=False)
+
+    def _weight(self, plugin: str) -> float:
+        return 1.0
 
     def _find(self, plugin: str) -> _Lane:
         if plugin not in self._lanes:
@@ -199,14 +388,14 @@ class HRM:
             policy = policy.replace(max_steps=budget.max_steps)
         if budget.eps is not None:
             policy = policy.replace(eps=budget.eps)
-        if budget.atp is not None:
-            policy = policy.replace(budget_us=budget.atp / self.settings.power_w * 1e3)
         if budget.quality is not None:
             policy = policy.replace(target_E_norm=plugin.E_norm_for(budget.quality))
         return policy
 
-    def _run_info(self, lane: _Lane, ticket: Ticket, budget: Budget) -> RunInfo:
-        plugin = lane.plugin
+    def _run_info(self, lane: _Lane, ticket: Ticket, member: Member) -> RunInfo:
+        plugin, policy = lane.plugin, ticket.policy
+        limit_uatp = member.limit_uatp
+        due_ms = None if ticket.deadline_ns == NEVER_NS else (ticket.deadline_ns - ticket.start_ns) / 1e6
         return RunInfo(
             request_id=ticket.request_id,
             plugin=plugin.name,
@@ -214,20 +403,22 @@ class HRM:
             backend=plugin.backend,
             device=platform.machine(),
             model_sha256=plugin.model_sha256,
-            E_scale=ticket.policy.E_scale,
+            E_scale=policy.E_scale,
             energy_units=plugin.invariants.energy_units,
             state_space=plugin.invariants.state_space,
             noise_model=plugin.invariants.noise_model,
             energy_fn=plugin.invariants.energy_fn,
             entity_id=self.settings.entity_id,
-            max_steps=ticket.policy.max_steps,
-            deadline_ms=budget.deadline_ms,
-            eps=ticket.policy.eps,
-            ATP_allocated=budget.atp,
+            max_steps=policy.max_steps,
+            deadline_ms=due_ms,
+            eps=policy.eps,
+            ATP_allocated=None if limit_uatp is None else limit_uatp / 1e6,
             power_w=self.settings.power_w,
             price_source="declared",
             start_ns=ticket.start_ns,
             trust=plugin.trust,
+            scene_id=member.scene.scene_id,
+            trust_weight=member.weight,
         )
 
 
@@ -240,8 +431,9 @@ def _lane_status(lane: _Lane) -> dict[str, Any]:
         "slots": refiner.live + refiner.free,
         "live": refiner.live,
         "waiting": len(lane.room),
-        "tick_ms": refiner.tick_time.mean_ns / 1e6,
-        "encode_ms": refiner.encode_time.mean_ns / 1e6,
+        "history_bytes": refiner.history_bytes,
+        "tick_ms": refiner.tick_time.mean_ns(max(refiner.live, 1)) / 1e6,
+        "encode_ms": refiner.encode_time.mean_ns(1) / 1e6,
         "decode_ms": refiner.decode_time.mean_ns / 1e6,
     }
 

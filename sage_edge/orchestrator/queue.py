@@ -1,32 +1,57 @@
-"""The waiting room in front of a refiner: bounded, first come first served."""
+"""The waiting room in front of a refiner: bounded, by priority, then first come first served."""
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections import deque
+from bisect import insort
 from collections.abc import Callable
+from typing import NamedTuple
 
 from sage_edge.errors import CapacityError, ClosingError
 from sage_edge.orchestrator.request import Ticket
 
 
+class _Place(NamedTuple):
+    """Where a ticket stands: before those with a larger key."""
+
+    key: tuple[int, int]
+    ticket: Ticket
+
+
+class Taken(NamedTuple):
+    """Tickets that left the room.
+
+    Attributes:
+        ready: To be started, in order.
+        dead: Given up, or too late to be answered in time.
+    """
+
+    ready: list[Ticket]
+    dead: list[Ticket]
+
+
 class WaitingRoom:
     """A bounded queue of tickets.
 
-    Threads: ``put`` and ``close`` from any thread; ``take`` from the one worker.
+    Threads: ``put``, ``fits`` and ``close`` from any thread; ``take`` from the one worker.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._tickets: deque[Ticket] = deque()
+        self._places: list[_Place] = []
+        self._arrivals = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._places)
 
-    def put(self, ticket: Ticket) -> None:
+    def put(self, ticket: Ticket) -> Ticket | None:
         """Let a ticket wait.
+
+        Returns:
+            The older waiting ticket of its stream that it took the place of, if it keeps only the latest.
 
         Raises:
             CapacityError: The room is full.
@@ -35,10 +60,14 @@ class WaitingRoom:
         with self._changed:
             if self._closed:
                 raise ClosingError("the service is draining; send the request to another one")
-            if len(self._tickets) >= self._capacity:
+            older = self._older_of_stream(ticket)
+            if older is not None:
+                self._places.remove(older)
+            elif len(self._places) >= self._capacity:
                 raise CapacityError(f"{self._capacity} requests are waiting already; try again later")
-            self._tickets.append(ticket)
+            insort(self._places, _Place((-ticket.priority, next(self._arrivals)), ticket), key=_key)
             self._changed.notify()
+            return older.ticket if older else None
 
     def close(self) -> None:
         """Take no more tickets; those inside are still served."""
@@ -46,10 +75,12 @@ class WaitingRoom:
             self._closed = True
             self._changed.notify()
 
-    def take(
-        self, count: int, *, earliest_ns: Callable[[], int], wait: bool
-    ) -> tuple[list[Ticket], list[Ticket]] | None:
-        """Remove tickets in order of arrival.
+    def before(self, priority: int) -> int:
+        """How many would be served before a ticket that comes now."""
+        return sum(-place.key[0] >= priority for place in tuple(self._places))
+
+    def take(self, count: int, *, earliest_ns: Callable[[], int], wait: bool) -> Taken | None:
+        """Remove tickets, those of higher priority first, then in order of arrival.
 
         Args:
             count: How many can be started.
@@ -61,14 +92,23 @@ class WaitingRoom:
             answered in time; None once the room is closed and empty, if asked to wait.
         """
         with self._changed:
-            while wait and not self._tickets:
+            while wait and not self._places:
                 if self._closed:
                     return None
                 self._changed.wait()
             earliest = earliest_ns()
-            dead = [t for t in self._tickets if t.is_cancelled() or t.deadline_ns < earliest]
+            dead = [p for p in self._places if p.ticket.is_cancelled() or p.ticket.deadline_ns < earliest]
             if dead:
-                gone = {t.run_id for t in dead}
-                self._tickets = deque(t for t in self._tickets if t.run_id not in gone)
-            ready = [self._tickets.popleft() for _ in range(min(count, len(self._tickets)))]
-            return ready, dead
+                gone = {place.key for place in dead}
+                self._places = [place for place in self._places if place.key not in gone]
+            ready, self._places = self._places[:count], self._places[count:]
+            return Taken([place.ticket for place in ready], [place.ticket for place in dead])
+
+    def _older_of_stream(self, ticket: Ticket) -> _Place | None:
+        if not ticket.keeps_latest or ticket.stream_id is None:
+            return None
+        return next((place for place in self._places if place.ticket.stream_id == ticket.stream_id), None)
+
+
+def _key(place: _Place) -> tuple[int, int]:
+    return place.key

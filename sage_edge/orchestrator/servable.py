@@ -23,8 +23,14 @@ class Servable(Protocol):
     def model_sha256(self) -> str | None:
         """Digest of what was learned, None for a plugin without a model."""
 
-    def open_slots(self, capacity: int, threads: int) -> SlotStates:
-        """Room for the states of ``capacity`` runs, for one refiner's thread."""
+    def open_slots(self, capacity: int, threads: int, history: int = 0) -> SlotStates:
+        """Room for the states of ``capacity`` runs, for one refiner's thread.
+
+        Args:
+            capacity: Slots.
+            threads: Threads that a step may use.
+            history: Earlier states to keep of each run, where the plugin can go back to one.
+        """
 
     def prepare(self, frame: Any) -> Any:
         """Check a frame, or a document where the plugin takes one, and make it what the slots load.

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 from sage_edge.clock import Clock
-from sage_edge.errors import CancelledRequestError, DeadlineError, EngineError, SageError
+from sage_edge.errors import CancelledRequestError, DeadlineError, EngineError, SageError, SupersededError
+from sage_edge.native import RunSummary
 from sage_edge.orchestrator.queue import WaitingRoom
 from sage_edge.orchestrator.request import Result, Ticket
+from sage_edge.orchestrator.scene import Member
 from sage_edge.orchestrator.servable import Servable
-from sage_edge.runtime import CpuRefiner, Finished, Job
+from sage_edge.runtime import CpuRefiner, Estimate, Finished, Job
 from sage_edge.telemetry import Metrics, RunDirectory
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class _Running:
+    """A ticket in slots: its branches that still run, and the best that ended."""
+
+    ticket: Ticket
+    branches: int
+    left: int
+    best: Finished | None = None
+    members: dict[int, Member] = field(default_factory=dict)
+
+
 class Worker:
     """Serves the tickets of one plugin, one tick after the other, until its room is closed and empty.
 
-    Threads: one of its own, which alone touches the refiner.
+    Threads: one of its own, which alone touches the refiner; ``peek`` from any.
     """
 
     def __init__(
@@ -29,18 +46,32 @@ class Worker:
         room: WaitingRoom,
         *,
         clock: Clock,
-        power_w: float,
         metrics: Metrics,
         directory: RunDirectory,
+        branch_slots: int = 0,
     ) -> None:
+        """Make a worker that does not run yet.
+
+        Args:
+            plugin: What it serves.
+            refiner: Its slots.
+            room: Where its tickets wait.
+            clock: Whose time it is.
+            metrics: Where it counts.
+            directory: Where runs that never began are closed.
+            branch_slots: Slots that branches beyond a request's first may take together.
+        """
         self._plugin = plugin
         self._refiner = refiner
         self._room = room
         self._clock = clock
-        self._power_w = power_w
         self._metrics = metrics
         self._directory = directory
-        self._running: dict[int, Ticket] = {}
+        self._branch_slots = branch_slots
+        self._running: dict[int, _Running] = {}
+        #: How long an answered ticket was in its slot.
+        self.slot_time = Estimate()
+        self._peeks: deque[tuple[Ticket, Future[Result | None]]] = deque()
         self._give_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"refine-{plugin.name}", daemon=True)
 
@@ -60,6 +91,21 @@ class Worker:
             self._give_up.set()
             self._thread.join()
 
+    def peek(self, ticket: Ticket) -> Future[Result | None]:
+        """The best answer so far of a ticket, after the tick that runs; None when it is in no slot then.
+
+        A ticket that ends first resolves its own future; wait for either.
+        """
+        wanted: Future[Result | None] = Future()
+        self._peeks.append((ticket, wanted))
+        return wanted
+
+    def supersede(self, ticket: Ticket) -> None:
+        """End a waiting ticket whose place a newer frame of its stream took. Any thread."""
+        for member in ticket.members:
+            self._forget(member)
+        self._fail(ticket, SupersededError(f"a newer frame of stream {ticket.stream_id!r} took its place"))
+
     def serve_once(self, *, wait: bool) -> bool:
         """Fill free slots, tick, hand out what ended; returns whether to go on.
 
@@ -70,16 +116,13 @@ class Worker:
         taken = self._room.take(self._refiner.free, earliest_ns=self._earliest_ns, wait=wait and idle)
         if taken is None:
             return False
-        ready, dead = taken
-        for ticket in dead:
+        for ticket in taken.dead:
             self._drop(ticket)
-        now_ns = self._clock.monotonic_ns()
-        for ticket in ready:
-            ticket.admitted_ns = now_ns
-            self._running[ticket.run_id] = ticket
-        jobs = [Job(t.run_id, t.x0, t.policy, t.is_cancelled) for t in ready]
-        for finished in self._refiner.admit(jobs) + self._refiner.tick():
-            self._resolve(finished)
+        self._end_all(self._refiner.make_way(len(taken.ready)))
+        self._end_all(self._refiner.admit(self._jobs(taken.ready)))
+        self._end_all(self._refiner.tick())
+        while self._peeks:
+            self._show(*self._peeks.popleft())
         if self._refiner.last_tick_ns:
             self._metrics.observe_tick(
                 self._plugin.name, self._refiner.last_tick_ns, self._refiner.last_engine_ns
@@ -105,51 +148,143 @@ class Worker:
 
     def _earliest_ns(self) -> int:
         """When a ticket that is started now can have its initial answer."""
-        least_ns = self._refiner.encode_time.mean_ns + self._refiner.decode_time.mean_ns
+        least_ns = self._refiner.encode_time.mean_ns(1) + self._refiner.decode_time.mean_ns
         return self._clock.monotonic_ns() + int(least_ns)
+
+    def _jobs(self, tickets: Sequence[Ticket]) -> list[Job]:
+        """The runs of tickets that begin now: each one's first branch, and others where slots are free."""
+        now_ns = self._clock.monotonic_ns()
+        spare = self._refiner.free - len(tickets)
+        jobs = []
+        for ticket in tickets:
+            ticket.admitted_ns = now_ns
+            count = 1 + max(0, min(len(ticket.members) - 1, spare, self._free_branch_slots()))
+            spare -= count - 1
+            running = _Running(ticket, count, count)
+            for member in ticket.members[:count]:
+                running.members[member.run_id] = member
+                self._running[member.run_id] = running
+                jobs.append(_job(ticket, member, count))
+            for member in ticket.members[count:]:
+                self._forget(member)
+        return jobs
+
+    def _free_branch_slots(self) -> int:
+        taken = sum(1 for run_id, running in self._running.items() if running.members[run_id].branch)
+        return self._branch_slots - taken
+
+    def _forget(self, member: Member) -> None:
+        """A run that never had a slot."""
+        self._directory.close(member.run_id)
+        member.scene.leave(member, None)
 
     def _drop(self, ticket: Ticket) -> None:
         """A ticket that leaves the room without a slot."""
-        self._directory.close(ticket.run_id)
+        for member in ticket.members:
+            self._forget(member)
         if ticket.is_cancelled():
             self._fail(ticket, CancelledRequestError("given up while it was waiting"))
         else:
             self._fail(ticket, DeadlineError("the deadline leaves no time for even the initial answer"))
 
-    def _resolve(self, finished: Finished) -> None:
-        ticket = self._running.pop(finished.job.run_id)
-        now_ns = self._clock.monotonic_ns()
-        if finished.answer is None:
+    def _end_all(self, ended: Sequence[Finished]) -> None:
+        for finished in ended:
+            self._end(finished)
+
+    def _end(self, finished: Finished) -> None:
+        """A run has ended; the ticket's last one answers it."""
+        running = self._running.pop(finished.job.run_id)
+        running.left -= 1
+        member = running.members[finished.job.run_id]
+        member.scene.leave(member, finished.summary)
+        if finished.answer is not None and _beats(finished, running.best):
+            running.best = finished
+        if running.left:
+            return
+        ticket, best = running.ticket, running.best
+        if best is None:
             self._fail(ticket, CancelledRequestError("given up while it was refined"))
             return
-        run, policy = finished.summary, finished.job.policy
-        refine_ns = now_ns - ticket.admitted_ns
+        result = self._result(running, best)
+        self.slot_time.add(self._clock.monotonic_ns() - ticket.admitted_ns)
         self._metrics.request_ended(self._plugin.name, "answered")
         self._metrics.observe_request(
-            self._plugin.name, queue_ns=ticket.admitted_ns - ticket.start_ns, refine_ns=refine_ns
+            self._plugin.name,
+            queue_ns=ticket.admitted_ns - ticket.start_ns,
+            refine_ns=self._clock.monotonic_ns() - ticket.admitted_ns,
         )
-        ticket.future.set_result(
-            Result(
-                request_id=ticket.request_id,
-                plugin=self._plugin.name,
-                backend=self._plugin.backend,
-                answer=finished.answer,
-                run=run,
-                E_scale=policy.E_scale,
-                trust=self._plugin.trust(run.best_E / policy.E_scale),
-                ATP_spent=round(self._power_w * run.spent_us * 1e3) / 1e6,
-                queue_ms=(ticket.admitted_ns - ticket.start_ns) / 1e6,
-                refine_ms=refine_ns / 1e6,
-            )
+        ticket.future.set_result(result)
+
+    def _show(self, ticket: Ticket, wanted: Future[Result | None]) -> None:
+        """Answer a peek with the best state of all branches; decoded anew only when that has changed."""
+        running = self._running.get(ticket.run_id) or next(
+            (self._running[m.run_id] for m in ticket.members if m.run_id in self._running), None
+        )
+        if running is None:
+            wanted.set_result(None)
+            return
+        best = running.best
+        for run_id in running.members:
+            finished = self._refiner.peek(run_id) if run_id in self._running else None
+            if finished is not None and _beats(finished, best):
+                best = finished
+        wanted.set_result(self._result(running, best) if best else None)
+
+    def _result(self, running: _Running, best: Finished) -> Result:
+        ticket = running.ticket
+        scale = best.job.policy.E_scale
+        return Result(
+            request_id=ticket.request_id,
+            plugin=self._plugin.name,
+            backend=self._plugin.backend,
+            answer=best.answer,
+            run=_still_running(best.summary) if running.left else best.summary,
+            E_scale=scale,
+            trust=self._plugin.trust(best.summary.best_E / scale),
+            ATP_spent=sum(member.spent_uatp for member in running.members.values()) / 1e6,
+            queue_ms=(ticket.admitted_ns - ticket.start_ns) / 1e6,
+            refine_ms=(self._clock.monotonic_ns() - ticket.admitted_ns) / 1e6,
+            branches=running.branches,
         )
 
     def _fail_all(self, error: SageError) -> None:
         """End every live refinement with an error, in the telemetry too."""
         self._refiner.abort("error")
-        for ticket in self._running.values():
-            self._fail(ticket, error)
+        failed = {id(running): running for running in self._running.values()}
         self._running.clear()
+        for running in failed.values():
+            for member in running.members.values():
+                if not member.has_ended:
+                    member.halt_reason = "error"
+                    member.scene.leave(member, None)
+            self._fail(running.ticket, error)
 
     def _fail(self, ticket: Ticket, error: SageError) -> None:
         self._metrics.request_ended(self._plugin.name, error.code)
         ticket.future.set_exception(error)
+
+
+def _job(ticket: Ticket, member: Member, branches: int) -> Job:
+    """One branch of a ticket; branches beyond the first start from noise that their run's number seeds."""
+    return Job(
+        run_id=member.run_id,
+        x0=ticket.x0,
+        policy=ticket.policy,
+        follower=member,
+        branch=member.branch,
+        branches=branches,
+        seed=member.run_id if member.branch else None,
+    )
+
+
+def _beats(finished: Finished, best: Finished | None) -> bool:
+    """Whether an answer is better: feasible before not, then by energy."""
+    if best is None:
+        return True
+    one, other = finished.summary, best.summary
+    return (not one.best_feasible, one.best_E) < (not other.best_feasible, other.best_E)
+
+
+def _still_running(summary: RunSummary) -> RunSummary:
+    """What a branch measured while others of its request go on."""
+    return summary._replace(halt_reason=None)

@@ -14,7 +14,10 @@ from sage_edge.control import Iterate, Problem
 from sage_edge.irp import Answer, Invariants, IRPPlugin, IRPState
 from sage_edge.plugins.control_documents import example_problem, read_problem
 from sage_edge.plugins.control_streams import Streams
-from sage_edge.runtime import FirstStates
+from sage_edge.runtime import FirstStates, Restored
+
+#: Standard deviation of the noise model, relative to a variable's size where that is above 1.
+JITTER = 0.01
 
 
 class ControlPlugin(IRPPlugin):
@@ -63,7 +66,7 @@ class ControlPlugin(IRPPlugin):
         """
         return read_problem(frame)
 
-    def open_slots(self, capacity: int, threads: int) -> ControlSlots:
+    def open_slots(self, capacity: int, threads: int, history: int = 0) -> ControlSlots:
         """Problems side by side, whatever their kinds."""
         return ControlSlots(capacity)
 
@@ -126,8 +129,13 @@ def _answer(problem: Problem, iterate: Iterate) -> Answer:
 class ControlSlots:
     """One problem and its iterate in each slot; the best one so far beside it.
 
+    An iterate goes astray only when its problem has no solution, so there is nothing to go back for.
+
     Threads: the refiner's.
     """
+
+    can_rewind = False
+    history_bytes = 0
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -141,9 +149,10 @@ class ControlSlots:
         """A small problem."""
         return example_problem()
 
-    def load(self, first: int, inputs: Sequence[Problem]) -> FirstStates:
+    def load(self, first: int, inputs: Sequence[Problem], seeds: Sequence[int | None] = ()) -> FirstStates:
         """The first iterates, from where its stream's last problem ended if there was one."""
-        iterates = [self._streams.first(problem) for problem in inputs]
+        wanted = seeds or [None] * len(inputs)
+        iterates = [self._first(problem, seed) for problem, seed in zip(inputs, wanted, strict=True)]
         rows = slice(first, first + len(inputs))
         self._problems[rows] = inputs
         self._now[rows] = self._best[rows] = iterates
@@ -152,6 +161,19 @@ class ControlSlots:
             np.array([iterate.feasible for iterate in iterates]),
             np.array([iterate.gap for iterate in iterates]),
         )
+
+    def _first(self, problem: Problem, seed: int | None) -> Iterate:
+        """The first iterate, jittered where there is a seed."""
+        iterate = self._streams.first(problem)
+        if seed is None:
+            return iterate
+        noise = np.random.default_rng(seed).standard_normal(iterate.x.shape)
+        return problem.at(iterate.x + JITTER * np.maximum(1.0, np.abs(iterate.x)) * noise)
+
+    def rewind(self, slot: int, attempt: int, table: native.SlotTable) -> Restored:
+        """The best iterate."""
+        self._now[slot] = self._best[slot]
+        return Restored(self._best[slot].E, self._best[slot].feasible)
 
     def advance(self, live: int) -> None:
         """One step of every live problem."""

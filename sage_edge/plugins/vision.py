@@ -61,6 +61,7 @@ class VisionPlugin(IRPPlugin):
         self.state_shape = model.state_shape
         self.context_shapes: Mapping[str, tuple[int, ...]] = model.context_shapes
         self.lo, self.hi, self.step_size = model.lo, model.hi, model.step_size
+        self.noise_sigma = model.noise_sigma
 
     @classmethod
     def from_settings(cls, settings: Settings) -> VisionPlugin:
@@ -100,9 +101,9 @@ class VisionPlugin(IRPPlugin):
         tensor = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
         return PreparedFrame(np.ascontiguousarray(tensor), frame.shape[0], frame.shape[1])
 
-    def open_slots(self, capacity: int, threads: int) -> LatentSlots:
+    def open_slots(self, capacity: int, threads: int, history: int = 0) -> LatentSlots:
         """Latents stepped by this plugin's engines."""
-        return LatentSlots(self, capacity=capacity, threads=threads)
+        return LatentSlots(self, capacity=capacity, threads=threads, history=history)
 
     # The slot program: arrays with a batch axis in, arrays out.
 
@@ -122,6 +123,10 @@ class VisionPlugin(IRPPlugin):
         out = self.model.step.run({"z": z, **context, "step_size": step_size})
         return out["delta"], out["energy"]
 
+    def energies(self, z: Float32, context: Mapping[str, Float32]) -> Float32:
+        """Energy terms of n latents."""
+        return self.model.energy.run({"z": z, **context})["energy"]
+
     def decode(self, z: Float32, inputs: Sequence[PreparedFrame]) -> list[Answer]:
         """Masks of n latents, each at its frame's own size."""
         logits = self.model.decoder.run({"z": z})["logits"]
@@ -140,8 +145,8 @@ class VisionPlugin(IRPPlugin):
 
     def energy(self, state: IRPState) -> float:
         """Predicted pixel error rate of one latent."""
-        out = self.model.energy.run({"z": state.x[None], **self._context(state)})
-        return float(out["energy"].mean(dtype=np.float64))
+        terms = self.energies(state.x[None], self._context(state))
+        return float(terms.mean(dtype=np.float64))
 
     def step(self, state: IRPState, noise_schedule: float) -> IRPState:
         """Refine the most promising tiles of one latent."""

@@ -62,6 +62,7 @@ class VisionModel:
     lo: float
     hi: float
     step_size: float
+    noise_sigma: float
     energy_units: str
     halting: native.HaltPolicy
     trust: TrustTable
@@ -135,6 +136,7 @@ def _assemble(manifest: dict[str, Any], engines: dict[str, OnnxEngine], sha256: 
         lo=float(state["lo"]),
         hi=float(state["hi"]),
         step_size=float(state["step_size"]),
+        noise_sigma=float(state["noise_sigma"]),
         energy_units=manifest["energy_units"],
         halting=native.HaltPolicy(
             eps=float(halting["eps"]),

@@ -1,20 +1,23 @@
 """Engines, and the refiners that tick slots with them."""
 
-from sage_edge.runtime.cpu_refiner import CpuRefiner, Finished, Job
+from sage_edge.runtime.cpu_refiner import CpuRefiner, Finished, Follower, Job
 from sage_edge.runtime.engine import OnnxEngine
-from sage_edge.runtime.estimate import Estimate
+from sage_edge.runtime.estimate import BatchEstimate, Estimate
 from sage_edge.runtime.program import Encoded, SlotProgram
-from sage_edge.runtime.slots import FirstStates, LatentSlots, SlotStates
+from sage_edge.runtime.slots import FirstStates, LatentSlots, Restored, SlotStates
 
 __all__ = [
+    "BatchEstimate",
     "CpuRefiner",
     "Encoded",
     "Estimate",
     "Finished",
     "FirstStates",
+    "Follower",
     "Job",
     "LatentSlots",
     "OnnxEngine",
+    "Restored",
     "SlotProgram",
     "SlotStates",
 ]

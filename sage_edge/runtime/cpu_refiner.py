@@ -4,13 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from sage_edge import native
-from sage_edge.runtime.estimate import Estimate
+from sage_edge.runtime.estimate import BatchEstimate, Estimate
 from sage_edge.runtime.slots import SlotStates
+
+
+class Follower(Protocol):
+    """Whoever steers one run and is told of its states. Read and called on the refiner's thread.
+
+    Attributes:
+        order: A halt reason with which the run must end before its next step; None lets it go on.
+        budget_us: Compute that may be charged to the run, microseconds; may move while it runs. None
+            leaves the limit of its policy.
+    """
+
+    order: str | None
+    budget_us: float | None
+
+    def observe(self, E: float, spent_us: float) -> None:
+        """A state was reached: its energy, and what was charged so far."""
+
+
+class Unled:
+    """The follower of a run that nobody steers."""
+
+    order: str | None = None
+    budget_us: float | None = None
+
+    def observe(self, E: float, spent_us: float) -> None:
+        """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +47,19 @@ class Job:
         run_id: Its number in the telemetry.
         x0: The plugin's prepared input.
         policy: Its halting rule with its own limits and deadline.
-        is_cancelled: Asked before every step.
+        follower: Who steers it.
+        branch: Names its branch in the telemetry; a rewind adds ``branches``.
+        branches: Branches of the same request.
+        seed: Of the noise to start from; None starts from the plugin's own first state.
     """
 
     run_id: int
     x0: Any
     policy: native.HaltPolicy
-    is_cancelled: Callable[[], bool] = field(default=lambda: False)
+    follower: Follower = field(default_factory=Unled)
+    branch: int = 0
+    branches: int = 1
+    seed: int | None = None
 
 
 class Finished(NamedTuple):
@@ -58,9 +90,10 @@ class CpuRefiner:
         self._now_ns = now_ns
         self._table = native.SlotTable(states.capacity, ring, plugin_number)
         self._jobs: list[Job] = []
-        #: Time from one halting decision to the next, engine and refills included.
-        self.tick_time = Estimate()
-        self.encode_time = Estimate()
+        self._budgets_us: list[float | None] = []
+        #: From one halting decision to the next, refills left out, by live slots; and of a batch of refills.
+        self.tick_time = BatchEstimate(states.capacity)
+        self.encode_time = BatchEstimate(states.capacity)
         self.decode_time = Estimate()
         #: Of the last tick: the whole, and the share that step and decoder took; 0 when nothing was live.
         self.last_tick_ns = 0
@@ -68,14 +101,41 @@ class CpuRefiner:
         self._decided_ns: int | None = None
 
     @property
+    def capacity(self) -> int:
+        """Slots, live or free."""
+        return self._states.capacity
+
+    @property
     def live(self) -> int:
         """Slots in use."""
-        return int(self._table.live)
+        return len(self._jobs)
 
     @property
     def free(self) -> int:
         """Slots that ``admit`` can fill."""
-        return self._states.capacity - self.live
+        return self.capacity - self.live
+
+    @property
+    def can_rewind(self) -> bool:
+        """Whether an earlier state can save a run that went astray."""
+        return self._states.can_rewind
+
+    @property
+    def history_bytes(self) -> int:
+        """Memory that the best and the earlier states of all slots take."""
+        return self._states.history_bytes
+
+    def make_way(self, newcomers: int) -> list[Finished]:
+        """End the runs whose deadline cannot wait until newcomers are encoded and all have taken a step.
+
+        They get their best answer so far.
+        """
+        if not newcomers:
+            return []
+        now_ns = self._now_ns()
+        busy_ns = self.encode_time.bound_ns(newcomers) + self._margin_ns(self.live + newcomers)
+        hurried = [s for s, job in enumerate(self._jobs) if job.policy.deadline_ns < now_ns + busy_ns]
+        return self._close(hurried, "timeout")
 
     def admit(self, jobs: Sequence[Job]) -> list[Finished]:
         """Encode up to ``free`` jobs as one batch and give each a slot.
@@ -86,50 +146,69 @@ class CpuRefiner:
         if not jobs:
             return []
         start_ns = self._now_ns()
-        first = self._states.load(self.live, [job.x0 for job in jobs])
+        first = self._states.load(self.live, [job.x0 for job in jobs], [job.seed for job in jobs])
         now_ns = self._now_ns()
-        self.encode_time.add(now_ns - start_ns)
+        self.encode_time.add(len(jobs), now_ns - start_ns)
+        if self._decided_ns is not None:
+            self._decided_ns += now_ns - start_ns
+        margin_ns = self._margin_ns(self.live + len(jobs))
+        charge_us = (now_ns - start_ns) / 1e3 / len(jobs)
         ended = []
         for number, job in enumerate(jobs):
+            E = float(first.energies[number])
             slot, reason = self._table.admit(
                 job.run_id,
                 job.policy,
-                float(first.energies[number]),
+                E,
                 now_ns=now_ns,
-                margin_ns=self._margin_ns,
-                charge_us=(now_ns - start_ns) / 1e3 / len(jobs),
+                margin_ns=margin_ns,
+                charge_us=charge_us,
                 feasible=first.feasible is None or bool(first.feasible[number]),
                 gap=0.0 if first.gaps is None else float(first.gaps[number]),
+                branch=job.branch,
             )
             self._jobs.append(job)
+            self._budgets_us.append(None)
+            job.follower.observe(E, charge_us)
             if reason is not None:
                 ended.append(slot)
             if reason == "timeout":
-                self.tick_time.relax()
+                self.tick_time.relax(self.live)
         return self._finish(ended)
 
     def tick(self) -> list[Finished]:
         """One step of every live slot; returns the refinements that ended before or with it."""
         self.last_tick_ns = self.last_engine_ns = 0
-        finished = self._end_cancelled()
+        finished = self._obey()
         if self.live == 0:
             self._decided_ns = None
             return finished
-        start_ns = self._now_ns()
-        self._states.advance(self.live)
+        live, start_ns = self.live, self._now_ns()
+        self._states.advance(live)
         decided_ns = self._now_ns()
         self.last_engine_ns = decided_ns - start_ns
-        self.tick_time.add(decided_ns - (self._decided_ns or start_ns))
+        self.tick_time.add(live, decided_ns - (self._decided_ns or start_ns))
         reasons = self._states.settle(
             self._table,
             now_ns=decided_ns,
-            margin_ns=self._margin_ns,
+            margin_ns=self._margin_ns(live),
             tick_us=self.last_engine_ns / 1e3,
         )
+        self._rewind()
+        self._report()
         finished += self._finish(np.flatnonzero(reasons).tolist())
         self.last_tick_ns = self._now_ns() - start_ns
         self._decided_ns = decided_ns if self.live else None
         return finished
+
+    def peek(self, run_id: int) -> Finished | None:
+        """The best answer so far of a live run, which goes on; None when it is not live."""
+        slot = next((slot for slot, job in enumerate(self._jobs) if job.run_id == run_id), None)
+        if slot is None:
+            return None
+        summary = self._table.summary(slot)
+        (answer,) = self._states.answers([slot], [summary.best_is_current], [self._jobs[slot].x0])
+        return Finished(self._jobs[slot], answer, summary)
 
     def abort(self, reason: str) -> list[Job]:
         """End every live refinement without an answer; returns their jobs."""
@@ -137,37 +216,76 @@ class CpuRefiner:
         for slot in range(self.live):
             if self._table.summary(slot).halt_reason is None:
                 self._table.close(slot, reason, now_ns)
-        while self.live:
-            self._table.remove(self.live - 1)
-        jobs, self._jobs = self._jobs, []
+        jobs, self._jobs, self._budgets_us = self._jobs, [], []
+        for slot in reversed(range(len(jobs))):
+            self._table.remove(slot)
         return jobs
 
     def warm_up(self) -> None:
         """Run every engine, so that no request pays for the first time, and learn how long they take."""
         example = self._states.example()
-        for count in (self._states.capacity, 1, 1):
-            times_ns = [self._now_ns()]
-            self._states.load(0, [example] * count)
-            times_ns.append(self._now_ns())
-            self._states.advance(count)
-            times_ns.append(self._now_ns())
-            self._states.answers(range(count), [True] * count, [example] * count)
-            times_ns.append(self._now_ns())
-        self.encode_time.add(times_ns[1] - times_ns[0])
-        self.tick_time.add(times_ns[2] - times_ns[1])
-        self.decode_time.add(times_ns[3] - times_ns[2])
+        for size in sorted({1, self.capacity}, reverse=True):
+            self._try_batch([example] * size)  # the first run pays for what is made once
+            encode_ns, tick_ns, decode_ns = self._try_batch([example] * size)
+            self.encode_time.add(size, encode_ns)
+            self.tick_time.add(size, tick_ns)
+            self.decode_time.add(decode_ns)
 
-    @property
-    def _margin_ns(self) -> int:
+    def _try_batch(self, inputs: Sequence[Any]) -> tuple[int, int, int]:
+        """Nanoseconds of encoding, stepping and decoding inputs, into slots that are free."""
+        size, now_ns = len(inputs), self._now_ns
+        start_ns = now_ns()
+        self._states.load(0, inputs)
+        encoded_ns = now_ns()
+        self._states.advance(size)
+        stepped_ns = now_ns()
+        self._states.answers(range(size), [True] * size, inputs)
+        return encoded_ns - start_ns, stepped_ns - encoded_ns, now_ns() - stepped_ns
+
+    def _margin_ns(self, live: int) -> int:
         """What a deadline must still hold for one more step: the step itself and the decoding."""
-        return self.tick_time.bound_ns + self.decode_time.bound_ns
+        return self.tick_time.bound_ns(live) + self.decode_time.bound_ns
 
-    def _end_cancelled(self) -> list[Finished]:
+    def _obey(self) -> list[Finished]:
+        """Hand moved budgets to the runs and end those that were ordered to."""
+        ordered: dict[str, list[int]] = {}
+        for slot, job in enumerate(self._jobs):
+            follower = job.follower
+            if follower.order is not None:
+                ordered.setdefault(follower.order, []).append(slot)
+            elif follower.budget_us is not None and follower.budget_us != self._budgets_us[slot]:
+                self._budgets_us[slot] = follower.budget_us
+                self._table.set_budget(slot, follower.budget_us)
+        finished = []
+        for reason, slots in ordered.items():
+            finished += self._close(slots, reason)
+        return finished
+
+    def _close(self, slots: list[int], reason: str) -> list[Finished]:
+        """End runs between two steps; a cancelled one gets no answer."""
         now_ns = self._now_ns()
-        gone = [slot for slot, job in enumerate(self._jobs) if job.is_cancelled()]
-        for slot in gone:
-            self._table.close(slot, "cancelled", now_ns)
-        return self._remove(gone, [None] * len(gone))
+        for slot in slots:
+            self._table.close(slot, reason, now_ns)
+        return self._remove(slots, [None] * len(slots)) if reason == "cancelled" else self._finish(slots)
+
+    def _rewind(self) -> None:
+        """Take the runs that went astray back to an earlier state."""
+        for slot in self._table.astray():
+            job, summary = self._jobs[slot], self._table.summary(slot)
+            restored = self._states.rewind(slot, summary.rewinds, self._table)
+            self._table.rewind(
+                slot,
+                restored.E,
+                feasible=restored.feasible,
+                branch=min(summary.branch + job.branches, 255),
+                now_ns=self._now_ns(),
+            )
+
+    def _report(self) -> None:
+        """Tell the followers of the new states."""
+        energies, spent_us = self._table.energies().tolist(), self._table.spent_us().tolist()
+        for job, E, spent in zip(self._jobs, energies, spent_us, strict=True):
+            job.follower.observe(E, spent)
 
     def _finish(self, slots: list[int]) -> list[Finished]:
         """Decode the best states of ended slots as one batch and free the slots."""
@@ -190,6 +308,8 @@ class CpuRefiner:
             if moved != slot:
                 self._states.move(moved, slot)
                 self._jobs[slot] = self._jobs[moved]
+                self._budgets_us[slot] = self._budgets_us[moved]
             self._jobs.pop()
+            self._budgets_us.pop()
         finished.reverse()
         return finished

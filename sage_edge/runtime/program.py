@@ -29,6 +29,9 @@ class SlotProgram(Protocol):
     """A plugin's refinement with a batch axis. Stateless: arrays in, arrays out.
 
     The refiner applies ``z <- clip(z + step_size * delta, lo, hi)`` itself.
+
+    Attributes:
+        noise_sigma: Standard deviation of the noise model, in units of z.
     """
 
     state_shape: tuple[int, ...]
@@ -36,6 +39,7 @@ class SlotProgram(Protocol):
     lo: float
     hi: float
     step_size: float
+    noise_sigma: float
 
     def example(self) -> Any:
         """A prepared input to warm the engines up with."""
@@ -57,6 +61,9 @@ class SlotProgram(Protocol):
             delta float32 [n, *state_shape], and float32 [n, terms], the energy terms of
             ``clip(z + step_size * delta, lo, hi)``.
         """
+
+    def energies(self, z: Float32, context: Mapping[str, Float32]) -> Float32:
+        """Energy terms float32 [n, terms] of n states, as ``advance`` gives them of their successors."""
 
     def decode(self, z: Float32, inputs: Sequence[Any]) -> list[Any]:
         """The answers of n states."""

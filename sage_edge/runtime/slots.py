@@ -26,16 +26,41 @@ class FirstStates(NamedTuple):
     gaps: NDArray[np.float64] | None = None
 
 
+class Restored(NamedTuple):
+    """An earlier state that a slot went back to."""
+
+    E: float
+    feasible: bool = True
+
+
 class SlotStates(Protocol):
     """The states of one refiner's slots: rows 0 .. live-1 are in use.
 
     Threads: every method belongs to the refiner's thread.
+
+    Attributes:
+        capacity: Slots.
+        can_rewind: Whether an earlier state and a smaller step can save a run that went astray.
     """
 
     capacity: int
+    can_rewind: bool
 
-    def load(self, first: int, inputs: Sequence[Any]) -> FirstStates:
-        """Encode prepared inputs into the rows from ``first`` on."""
+    @property
+    def history_bytes(self) -> int:
+        """Memory that the best and the earlier states of all slots take."""
+
+    def load(self, first: int, inputs: Sequence[Any], seeds: Sequence[int | None] = ()) -> FirstStates:
+        """Encode prepared inputs into the rows from ``first`` on.
+
+        Args:
+            first: Row of the first input.
+            inputs: Prepared inputs.
+            seeds: For each input None, or the seed of noise of the plugin's noise model to start from.
+        """
+
+    def rewind(self, slot: int, attempt: int, table: native.SlotTable) -> Restored:
+        """Put a slot back to the (``attempt`` + 1)-th lowest of the states kept, with half the step."""
 
     def advance(self, live: int) -> None:
         """The costly part of a tick: find out where every live row goes. The rows stay as they are."""
@@ -43,7 +68,7 @@ class SlotStates(Protocol):
     def settle(
         self, table: native.SlotTable, *, now_ns: int, margin_ns: int, tick_us: float
     ) -> NDArray[np.uint8]:
-        """Move the live rows, let ``table`` decide about each and publish its record.
+        """Keep the live rows as earlier states, move them, let ``table`` decide and publish their records.
 
         Returns:
             uint8 [live], the halt reason code of each row; 0 goes on.
@@ -60,9 +85,18 @@ class SlotStates(Protocol):
 
 
 class LatentSlots:
-    """Latents in one array, stepped by a slot program's engines and the compiled ``latent_step``."""
+    """Latents in one array, stepped by a slot program's engines and the compiled ``latent_step``.
 
-    def __init__(self, program: SlotProgram, *, capacity: int, threads: int) -> None:
+    Args:
+        program: The plugin's engines.
+        capacity: Slots.
+        threads: Threads of the kernel.
+        history: Earlier states kept of each slot beside the best one, for rewinding.
+    """
+
+    can_rewind = True
+
+    def __init__(self, program: SlotProgram, *, capacity: int, threads: int, history: int = 0) -> None:
         self.capacity = capacity
         self._program = program
         self._pool = native.ThreadPool(threads)
@@ -74,19 +108,46 @@ class LatentSlots:
         }
         self._step_size = np.full(capacity, program.step_size, np.float32)
         self._delta = self._terms = np.zeros((0, 1), np.float32)
+        self._past = np.zeros((history, *shape), np.float32)
+        self._past_E = np.full((history, capacity), np.inf)
+        self._ticks = 0
+
+    @property
+    def history_bytes(self) -> int:
+        """Of the best states and the earlier ones, all slots together."""
+        return self._best.nbytes + self._past.nbytes
 
     def example(self) -> Any:
         """The program's example."""
         return self._program.example()
 
-    def load(self, first: int, inputs: Sequence[Any]) -> FirstStates:
-        """Run the encoder on n inputs at once."""
+    def load(self, first: int, inputs: Sequence[Any], seeds: Sequence[int | None] = ()) -> FirstStates:
+        """Run the encoder on n inputs at once; a noisy start costs one run of the energy engine more."""
         rows = slice(first, first + len(inputs))
         encoded = self._program.encode(inputs)
         self._z[rows] = encoded.z
         for name, array in self._context.items():
             array[rows] = encoded.context[name]
-        return FirstStates(encoded.energy_terms.mean(axis=1, dtype=np.float64))
+        self._step_size[rows] = self._program.step_size
+        self._past_E[:, rows] = np.inf
+        energies = encoded.energy_terms.mean(axis=1, dtype=np.float64)
+        if noisy := [(number, seed) for number, seed in enumerate(seeds) if seed is not None]:
+            chosen = [number for number, _ in noisy]
+            energies[chosen] = self._perturb(
+                [first + number for number in chosen], [seed for _, seed in noisy]
+            )
+        return FirstStates(energies)
+
+    def _perturb(self, slots: Sequence[int], seeds: Sequence[int]) -> NDArray[np.float64]:
+        """Add noise of the noise model to states; returns their energies."""
+        program = self._program
+        for slot, seed in zip(slots, seeds, strict=True):
+            noise = np.random.default_rng(seed).standard_normal(program.state_shape, np.float32)
+            moved = self._z[slot] + np.float32(program.noise_sigma) * noise
+            self._z[slot] = np.clip(moved, program.lo, program.hi)
+        context = {name: array[slots] for name, array in self._context.items()}
+        terms = program.energies(self._z[slots], context)
+        return np.asarray(terms.mean(axis=1, dtype=np.float64))
 
     def advance(self, live: int) -> None:
         """Run the step engine on the live rows; keeps directions and energy terms for ``settle``."""
@@ -97,6 +158,7 @@ class LatentSlots:
         self, table: native.SlotTable, *, now_ns: int, margin_ns: int, tick_us: float
     ) -> NDArray[np.uint8]:
         """Update, clamp, sum the energies and decide: one call of the kernel."""
+        self._remember(table)
         return native.latent_step(
             table,
             self._z,
@@ -112,6 +174,29 @@ class LatentSlots:
             pool=self._pool,
         )
 
+    def rewind(self, slot: int, attempt: int, table: native.SlotTable) -> Restored:
+        """The best state at the first attempt, then the states before by their energy; half the step."""
+        best_E = table.summary(slot).best_E
+        earlier = [
+            (energy, row) for row, energy in enumerate(self._past_E[:, slot]) if best_E < energy < np.inf
+        ]
+        self._step_size[slot] *= 0.5
+        if 0 < attempt <= len(earlier):
+            energy, row = sorted(earlier)[attempt - 1]
+            self._z[slot] = self._past[row, slot]
+            return Restored(float(energy))
+        self._z[slot] = self._best[slot]
+        return Restored(best_E)
+
+    def _remember(self, table: native.SlotTable) -> None:
+        """Keep the live states before they are moved; the oldest make way."""
+        if not len(self._past):
+            return
+        row, live = self._ticks % len(self._past), table.live
+        self._past[row, :live] = self._z[:live]
+        self._past_E[row, :live] = table.energies()
+        self._ticks += 1
+
     def answers(self, slots: Sequence[int], is_current: Sequence[bool], inputs: Sequence[Any]) -> list[Any]:
         """Run the decoder on the best latents."""
         rows = zip(slots, is_current, strict=True)
@@ -119,6 +204,8 @@ class LatentSlots:
         return self._program.decode(best, inputs)
 
     def move(self, source: int, target: int) -> None:
-        """Copy latent, best latent and context."""
-        for array in (self._z, self._best, *self._context.values()):
+        """Copy latent, best latent, context, step size and the earlier latents."""
+        for array in (self._z, self._best, self._step_size, *self._context.values()):
             array[target] = array[source]
+        for kept in (self._past, self._past_E):
+            kept[:, target] = kept[:, source]

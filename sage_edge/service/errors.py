@@ -30,6 +30,10 @@ STATUS: dict[type[errors.SageError], int] = {
     errors.NotAcceptableError: 406,
     errors.UnknownPluginError: 404,
     errors.CapacityError: 429,
+    errors.BudgetError: 429,
+    errors.LedgerError: 500,
+    errors.SupersededError: 409,
+    errors.UnknownRequestError: 404,
     errors.DeadlineError: 503,
     errors.ClosingError: 503,
     errors.CancelledRequestError: 499,  # nginx's number for a client that has gone; nobody reads it

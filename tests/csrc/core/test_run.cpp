@@ -108,6 +108,76 @@ TEST("a record tells the state, the statistics and the flags") {
   CHECK_EQ(int{record.flags}, sage::kFlagFeasible | sage::kFlagBest);
 }
 
+TEST("a run that goes astray is due for a rewind instead of ending, as often as it may") {
+  HaltPolicy policy = patient();
+  policy.rewinds = 1;
+  Run run(1, policy, 0, 0);
+  observe(run, 2.0);
+  CHECK(observe(run, kNaN) == HaltReason::kRunning);
+  CHECK(run.rewind_due());
+  run.rewind(2.0, true, 5);
+  CHECK(!run.rewind_due());
+  CHECK_EQ(int{run.record(0).branch}, 5);
+  CHECK((run.record(0).flags & sage::kFlagRewound) != 0);
+  CHECK_EQ(run.record(0).dE, 0.0F);
+  CHECK(observe(run, 1.0) == HaltReason::kRunning);
+  CHECK_EQ(run.record(0).dE, -1.0F);
+  CHECK((run.record(0).flags & sage::kFlagRewound) == 0);
+  CHECK_EQ(run.step_idx(), 2U);
+  CHECK_EQ(run.trust().n(), 1U);
+  CHECK(observe(run, kNaN) == HaltReason::kDiverged);
+  CHECK_EQ(run.best_E(), 1.0);
+}
+
+TEST("an energy that rises above the best by more than is allowed is astray too") {
+  HaltPolicy policy = patient();
+  policy.rewinds = 3;
+  policy.rise = 0.5;
+  policy.E_scale = 2.0;
+  Run run(1, policy, 0, 0);
+  observe(run, 4.0);
+  observe(run, 1.0);
+  CHECK(observe(run, 2.0) == HaltReason::kRunning);
+  CHECK(!run.rewind_due());
+  observe(run, 2.1);
+  CHECK(run.rewind_due());
+  run.rewind(1.0, true, 1);
+  CHECK(std::fabs(run.record(0).dE - -1.1F) < 1e-6F);
+}
+
+TEST("nothing is rewound when no step is left, or no state was sound") {
+  HaltPolicy policy = patient();
+  policy.rewinds = 1;
+  policy.max_steps = 1;
+  Run out_of_steps(1, policy, 0, 0);
+  observe(out_of_steps, 2.0);
+  CHECK(observe(out_of_steps, kNaN) == HaltReason::kDiverged);
+  Run unsound(2, policy, 0, 0);
+  CHECK(observe(unsound, kNaN) == HaltReason::kDiverged);
+}
+
+TEST("the energies before a rewind do not count as a slope") {
+  HaltPolicy policy;
+  policy.K = 1;
+  policy.eps = 1e-3;
+  policy.rewinds = 1;
+  Run run(1, policy, 0, 0);
+  observe(run, 2.0);
+  observe(run, kNaN);
+  run.rewind(2.0, true, 1);
+  CHECK(observe(run, 1.0) == HaltReason::kRunning);
+  CHECK(observe(run, 1.0) == HaltReason::kSlope);
+}
+
+TEST("a budget moves while a run goes on") {
+  HaltPolicy policy = patient();
+  policy.budget_us = 100.0;
+  Run run(1, policy, 0, 0);
+  observe(run, 3.0, true, 5.0);
+  run.set_budget(12.0);
+  CHECK(observe(run, 2.0, true, 5.0) == HaltReason::kBudget);
+}
+
 TEST("closing keeps the step and marks the record") {
   Run run(1, patient(), 0, 0);
   observe(run, 3.0);

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from sage_edge.errors import CapacityError, ClosingError
 from sage_edge.orchestrator.queue import WaitingRoom
-from sage_edge.orchestrator.request import Ticket
+from tests.tickets import make_ticket
 
 
-def ticket(number, deadline_ns=10**9):
-    return Ticket(number, f"r{number}", "p", None, None, 0, deadline_ns)
+def ticket(number, deadline_ns=10**9, **options):
+    return make_ticket(number, deadline_ns=deadline_ns, **options)
 
 
 def take(room, count, now_ns=0):
@@ -37,6 +37,25 @@ def test_a_closed_room_refuses_and_empties():
         room.put(ticket(2))
     assert take(room, 1) == ([1], [])
     assert room.take(1, earliest_ns=lambda: 0, wait=True) is None
+
+
+def test_higher_priority_goes_first_and_equals_in_order_of_arrival():
+    room = WaitingRoom(8)
+    for number, priority in enumerate([0, 2, 0, 2, 9, -1]):
+        room.put(ticket(number, priority=priority))
+    assert [room.before(p) for p in (9, 2, 0, -1)] == [1, 3, 5, 6]
+    assert take(room, 8) == ([4, 1, 3, 0, 2, 5], [])
+
+
+def test_the_latest_frame_of_a_stream_replaces_the_one_that_waits_even_in_a_full_room():
+    room = WaitingRoom(2)
+    stream = {"stream_id": "cam", "keeps_latest": True}
+    assert room.put(ticket(1, **stream)) is None
+    room.put(ticket(2))
+    assert room.put(ticket(3, **stream)).run_id == 1
+    with pytest.raises(CapacityError):
+        room.put(ticket(4, stream_id="cam"))
+    assert take(room, 8) == ([2, 3], [])
 
 
 @given(

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from sage_edge import native
-from sage_edge.errors import CancelledRequestError, DeadlineError, EngineError
+from sage_edge.errors import CancelledRequestError, DeadlineError, EngineError, SupersededError
 from sage_edge.orchestrator.queue import WaitingRoom
-from sage_edge.orchestrator.request import Ticket
 from sage_edge.orchestrator.worker import Worker
 from sage_edge.runtime import CpuRefiner
 from sage_edge.telemetry import Metrics, RunDirectory
 from tests.fakes import FakeClock
 from tests.quadratic import QuadraticPlugin
+from tests.tickets import make_ticket
 
 NEVER_NS = 2**63 - 1
 STEP_NS = 10_000_000
@@ -24,14 +24,17 @@ STEP_NS = 10_000_000
 class Bench:
     """A worker on a fake clock whose engine takes STEP_NS for a step."""
 
-    def __init__(self, slots=2, capacity=16):
+    def __init__(self, slots=2, capacity=16, history=0):
         self.clock = FakeClock()
         self.step_ns = STEP_NS
         self.plugin = QuadraticPlugin(before_step=self._pass_a_step)
         self.ring = native.Ring(1024)
         self.reader = native.RingReader(self.ring)
         self.refiner = CpuRefiner(
-            self.plugin.open_slots(slots, 1), ring=self.ring, plugin_number=0, now_ns=self.clock.monotonic_ns
+            self.plugin.open_slots(slots, 1, history),
+            ring=self.ring,
+            plugin_number=0,
+            now_ns=self.clock.monotonic_ns,
         )
         self.room = WaitingRoom(capacity)
         self.worker = Worker(
@@ -39,11 +42,12 @@ class Bench:
             self.refiner,
             self.room,
             clock=self.clock,
-            power_w=10.0,
             metrics=Metrics(),
             directory=RunDirectory(),
+            branch_slots=slots,
         )
         self.engine_error = None
+        self.ended_ns = {}
         self._count = 0
 
     def _pass_a_step(self):
@@ -51,13 +55,20 @@ class Bench:
         if self.engine_error:
             raise self.engine_error
 
-    def ask(self, target, *, deadline_ns=NEVER_NS, **limits):
+    def ask(self, target, *, deadline_ns=NEVER_NS, options=None, **limits):
         self._count += 1
+        options = options or {}
         policy = self.plugin.halting.replace(deadline_ns=deadline_ns, **limits)
         x0 = np.full(6, target, np.float32)
         now_ns = self.clock.monotonic_ns()
-        ticket = Ticket(self._count, f"r{self._count}", "quadratic", x0, policy, now_ns, deadline_ns)
-        self.room.put(ticket)
+        ticket = make_ticket(
+            self._count, x0, policy, start_ns=now_ns, deadline_ns=deadline_ns, power_w=10.0, **options
+        )
+        ticket.future.add_done_callback(
+            lambda _: self.ended_ns.setdefault(ticket.request_id, self.clock.monotonic_ns())
+        )
+        if older := self.room.put(ticket):
+            self.worker.supersede(older)
         return ticket
 
     def serve(self, rounds=100):
@@ -234,3 +245,173 @@ def test_closing_the_room_finishes_what_was_accepted():
     bench.worker.start()
     bench.worker.join(10)
     assert [t.future.result(timeout=0).run.halt_reason for t in tickets] == ["slope<eps"] * 5
+
+
+def diverge_once(bench, at_call):
+    """Make the engine return energies that are no numbers at one of its calls."""
+    inner, calls = bench.plugin.advance, []
+
+    def advance(z, context, step_size):
+        calls.append(step_size.copy())
+        delta, terms = inner(z, context, step_size)
+        return (delta, np.full_like(terms, np.nan)) if len(calls) == at_call else (delta, terms)
+
+    bench.plugin.advance = advance
+    return calls
+
+
+def test_a_run_that_goes_astray_is_taken_back_to_its_best_state_and_steps_half_as_far():
+    bench = Bench(slots=1)
+    calls = diverge_once(bench, at_call=3)
+    ticket = bench.ask(4.0, rewinds=1)
+    bench.serve()
+    result = ticket.future.result(timeout=0)
+    assert result.run.halt_reason == "slope<eps"
+    assert (result.run.rewinds, result.run.branch) == (1, 1)
+    assert [float(sizes[0]) for sizes in calls[:5]] == [0.5, 0.5, 0.5, 0.25, 0.25]
+    records = bench.reader.drain(1024)
+    rewound = records[(records["flags"] & 8) != 0]
+    assert rewound["step_idx"].tolist() == [3]
+    assert rewound["E"].tolist() == pytest.approx([16.0 * 0.25**2])
+    assert result.run.best_E < 0.05
+
+
+def test_a_second_rewind_goes_further_back():
+    bench = Bench(slots=1, history=4)
+    inner, count = bench.plugin.advance, [0]
+
+    def advance(z, context, step_size):
+        count[0] += 1
+        delta, terms = inner(z, context, step_size)
+        return (delta, np.full_like(terms, np.nan)) if count[0] in (4, 5) else (delta, terms)
+
+    bench.plugin.advance = advance
+    ticket = bench.ask(4.0, rewinds=2)
+    bench.serve()
+    records = bench.reader.drain(1024)
+    restored = records[(records["flags"] & 8) != 0]["E"].tolist()
+    assert restored == pytest.approx([16.0 * 0.25**3, 16.0 * 0.25**2])
+    assert ticket.future.result(timeout=0).run.rewinds == 2
+
+
+def test_a_moved_slot_keeps_its_own_step_size_and_history():
+    bench = Bench(slots=2, history=2)
+    short = bench.ask(4.0, max_steps=4)
+    calls = diverge_once(bench, at_call=3)
+    long = bench.ask(90.0, rewinds=1)
+    bench.serve()
+    assert short.future.result(timeout=0).run.halt_reason == "diverged"
+    assert long.future.result(timeout=0).run.rewinds == 1
+    assert [len(sizes) for sizes in calls[:5]] == [2, 2, 2, 1, 1]
+    assert float(calls[4][0]) == 0.25
+
+
+def test_branches_run_beside_each_other_and_the_best_one_answers():
+    bench = Bench(slots=4)
+    ticket = bench.ask(4.0, options={"branches": 3}, max_steps=2)
+    bench.serve()
+    result = ticket.future.result(timeout=0)
+    records = bench.reader.drain(1024)
+    finals = records[records["halt_reason"] != 0]
+    assert sorted(finals["branch"].tolist()) == [0, 1, 2]
+    assert len(set(records[records["step_idx"] == 0]["E"].tolist())) == 3
+    assert result.branches == 3
+    assert result.run.best_E == pytest.approx(float(finals["best_E"].min()))
+    assert result.ATP_spent == pytest.approx(10.0 * float(finals["spent_us"].sum()) / 1e3, rel=1e-6)
+
+
+def test_branches_take_only_slots_that_nobody_waits_for():
+    bench = Bench(slots=2)
+    branched = bench.ask(4.0, options={"branches": 3})
+    plain = bench.ask(4.0)
+    bench.serve(1)
+    assert set(bench.reader.drain(1024)["run_id"]) == {branched.run_id, plain.run_id}
+    bench.serve()
+    assert branched.future.result(timeout=0).branches == 1
+    assert branched.members[0].scene.spent_uatp == branched.members[0].spent_uatp
+
+
+def test_a_peek_shows_the_best_so_far_and_the_run_goes_on():
+    bench = Bench(slots=1)
+    ticket = bench.ask(4.0)
+    asked = bench.worker.peek(ticket)
+    bench.serve(1)
+    first = asked.result(timeout=0)
+    later = bench.worker.peek(ticket)
+    bench.serve(1)
+    second = later.result(timeout=0)
+    assert not first.is_final
+    assert first.is_partial
+    assert first.run.best_step < second.run.best_step
+    assert second.run.best_E < first.run.best_E
+    np.testing.assert_allclose(first.answer.array, 4.0 * (1 - 0.5**first.run.best_step))
+    bench.serve()
+    assert ticket.future.result(timeout=0).is_final
+
+
+def test_a_peek_at_what_is_in_no_slot_shows_nothing():
+    bench = Bench(slots=1)
+    bench.ask(90.0)
+    waiting = bench.ask(4.0)
+    asked = bench.worker.peek(waiting)
+    bench.serve(1)
+    assert asked.result(timeout=0) is None
+
+
+def test_an_ordered_halt_gives_the_answer_so_far():
+    bench = Bench(slots=1)
+    ticket = bench.ask(90.0)
+    bench.serve(2)
+    ticket.members[0].order = "global_halt"
+    bench.serve(1)
+    result = ticket.future.result(timeout=0)
+    assert (result.run.halt_reason, result.run.step_idx) == ("global_halt", 2)
+    np.testing.assert_allclose(result.answer.array, 90.0 * (1 - 0.5**2))
+
+
+def test_a_limit_that_moves_reaches_a_running_run_at_its_next_step():
+    bench = Bench(slots=1)
+    ticket = bench.ask(90.0)
+    bench.serve(2)
+    spent_uatp = ticket.members[0].spent_uatp
+    ticket.members[0].may_spend(spent_uatp + 1)
+    bench.serve(1)
+    result = ticket.future.result(timeout=0)
+    assert (result.run.halt_reason, result.run.step_idx) == ("budget", 3)
+
+
+def test_newcomers_do_not_make_a_run_miss_its_deadline():
+    bench = Bench(slots=2)
+    bench.plugin.encode = _taking(bench, bench.plugin.encode, 4 * STEP_NS)
+    bench.refiner.warm_up()
+    urgent = bench.ask(90.0, deadline_ns=bench.clock.monotonic_ns() + 9 * STEP_NS)
+    bench.serve(2)
+    bench.ask(90.0)
+    bench.serve()
+    result = urgent.future.result(timeout=0)
+    assert result.run.halt_reason == "timeout"
+    assert bench.ended_ns[urgent.request_id] <= urgent.deadline_ns
+
+
+def _taking(bench, encode, duration_ns):
+    def slow(inputs):
+        bench.clock.advance(duration_ns / 1e9)
+        return encode(inputs)
+
+    return slow
+
+
+def test_a_newer_frame_of_a_stream_takes_the_place_of_one_that_waits():
+    bench = Bench(slots=1)
+    bench.ask(90.0)
+    bench.serve(1)
+    stream = {"stream_id": "cam", "keeps_latest": True}
+    old = bench.ask(1.0, options=stream)
+    other = bench.ask(2.0, options={"stream_id": "lidar", "keeps_latest": True})
+    new = bench.ask(3.0, options=stream)
+    with pytest.raises(SupersededError, match="cam"):
+        old.future.result(timeout=0)
+    bench.serve()
+    assert old.members[0].has_ended
+    for ticket, target in ((new, 3.0), (other, 2.0)):
+        np.testing.assert_allclose(ticket.future.result(timeout=0).answer.array, target, rtol=0.05)

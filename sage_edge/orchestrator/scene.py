@@ -1,0 +1,360 @@
+"""Refinements that share one budget and one end: a posted scene, or a request with its branches."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, nan
+from typing import Any, NamedTuple
+
+from sage_edge.errors import ParameterError
+from sage_edge.native import RunSummary
+from sage_edge.orchestrator.allocation import POLICIES, Claim, limits
+from sage_edge.orchestrator.ledger import Ledger
+from sage_edge.orchestrator.profile import Profile
+
+#: Writes an ``allocation`` or ``scene`` record: its kind and fields.
+Note = Callable[[str, Mapping[str, Any]], None]
+
+#: Halt reasons after which a run had nothing more to gain.
+CONVERGED = ("slope<eps", "feasible", "confidence")
+#: Steps that an open-ended hold is extended by when it runs low.
+_AHEAD_STEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a scene shares and ends.
+
+    Attributes:
+        policy: Name of the allocation policy, one of POLICIES.
+        hysteresis: Limits stay as they are until some member is off its plan by more than this share of
+            all that it was expected to gain.
+        K_H: The range of H is taken over so many steps of every running member.
+        eps_H: Range of H below which the whole scene halts; 0 never.
+    """
+
+    policy: str = "greedy"
+    hysteresis: float = 0.3
+    K_H: int = 3
+    eps_H: float = 1e-3
+
+    def with_policy(self, policy: str) -> Rules:
+        """The same with another allocation policy.
+
+        Raises:
+            ParameterError: There is none of that name.
+        """
+        if policy not in POLICIES:
+            raise ParameterError(f"policy: expected one of {', '.join(POLICIES)}, got {policy!r}")
+        return replace(self, policy=policy)
+
+
+class Sample(NamedTuple):
+    """The orchestrator's energy after one state of one member."""
+
+    time_ns: int
+    run_id: int
+    step_idx: int
+    H: float
+
+
+class Member:
+    """One run of a scene: what it costs, how far it is, and the orders it is given.
+
+    Threads: ``observe`` on its plugin's worker; ``order`` and ``budget_us`` are written by any member's
+    worker and read by its own.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        *,
+        run_id: int,
+        request_id: str,
+        plugin: str,
+        profile: Profile,
+        weight: float,
+        E_scale: float,
+        max_steps: int,
+        power_w: float,
+        branch: int = 0,
+    ) -> None:
+        self.scene = scene
+        self.run_id = run_id
+        self.request_id = request_id
+        self.plugin = plugin
+        self.profile = profile
+        self.weight = weight
+        self.branch = branch
+        self.order: str | None = None
+        self.budget_us: float | None = None
+        self.limit_uatp: int | None = None
+        self.spent_uatp = 0
+        self.E_norm = self.first_E_norm = nan
+        #: The best E_norm so far at each state.
+        self.best: list[float] = []
+        self.has_ended = False
+        self.halt_reason: str | None = None
+        self.steps = 0
+        self._planned: Sequence[float] = ()
+        self._planned_at = 0
+        self._E_scale = E_scale
+        self._max_steps = max_steps
+        self._uatp_per_us = power_w * 1e3
+
+    def observe(self, E: float, spent_us: float) -> None:
+        """A state was reached."""
+        spent_uatp = round(self._uatp_per_us * spent_us)
+        self.profile.charge(spent_uatp - self.spent_uatp, is_start=not self.best)
+        self.scene.step(self, E / self._E_scale, spent_uatp)
+
+    def claim(self) -> Claim:
+        """What it could do with more of the budget."""
+        profile = self.profile
+        steps = self._max_steps - max(len(self.best) - 1, 0)
+        return Claim(
+            weight=self.weight,
+            spent_uatp=self.spent_uatp,
+            start_uatp=0.0 if self.best else profile.start_uatp,
+            step_uatp=max(profile.step_uatp, 1.0),
+            falls=profile.falls(self.best, steps),
+        )
+
+    def plan(self, claim: Claim, limit_uatp: int) -> None:
+        """Move its limit, on the strength of a claim."""
+        self._planned, self._planned_at = claim.falls, len(self.best)
+        self.may_spend(limit_uatp)
+
+    def may_spend(self, limit_uatp: int) -> None:
+        """Move its limit; its refiner sees it before the next step."""
+        self.limit_uatp = limit_uatp
+        self.budget_us = limit_uatp / self._uatp_per_us
+
+    def is_off_plan(self, tolerance: float) -> bool:
+        """Whether it has gained more, or less, than was planned by that share of the whole plan."""
+        first = max(self._planned_at, 1)  # gains count from the first state on
+        taken = len(self.best) - first
+        if taken <= 0:
+            return False
+        gained = self.best[first - 1] - self.best[-1]
+        return abs(gained - sum(self._planned[:taken])) > tolerance * sum(self._planned)
+
+
+class Scene:
+    """The members that share one budget, and their energy H = sum of w_i * E_norm_i.
+
+    A member takes part in H from its first state on. When every member that has not ended has taken
+    ``K_H`` steps over which H moved by less than ``eps_H``, all of them are ordered to halt.
+
+    Threads: every method from any thread, under a lock of the scene's own.
+    """
+
+    def __init__(
+        self,
+        scene_id: str,
+        *,
+        ledger: Ledger,
+        rules: Rules,
+        budget_uatp: int | None,
+        now_ns: Callable[[], int],
+        note: Note,
+        is_posted: bool,
+    ) -> None:
+        """Make an empty scene.
+
+        Args:
+            scene_id: Names it in the records.
+            ledger: Where its energy is locked.
+            rules: How it shares and ends.
+            budget_uatp: What its members may spend together; None: as much as they need.
+            now_ns: Monotonic time.
+            note: Is given its allocation and scene records.
+            is_posted: Whether its members were posted together, and so halt together.
+        """
+        self.scene_id = scene_id
+        self.rules = rules
+        self.budget_uatp = budget_uatp
+        self.is_posted = is_posted
+        self.members: list[Member] = []
+        #: H after each state of each member, oldest first; of posted scenes only.
+        self.H: list[Sample] = []
+        self.global_halt = False
+        self._ledger = ledger
+        self._now_ns = now_ns
+        self._note = note
+        self._held_uatp = 0
+        self._moves: deque[tuple[int, float]] = deque()
+        self._lock = threading.Lock()
+
+    def open(self, members: Sequence[Member], wanted_uatp: int) -> int:
+        """Take the members in and lock their budget; once, before any of them runs.
+
+        Args:
+            members: All that will ever belong to it.
+            wanted_uatp: What to lock: the budget, or what an open-ended scene will probably need.
+
+        Returns:
+            What was locked.
+        """
+        self.members = list(members)
+        self._held_uatp = self._ledger.lock(self.scene_id, wanted_uatp)
+        if self.budget_uatp is not None:
+            self.budget_uatp = self._held_uatp
+            self._allocate("admit")
+        return self._held_uatp
+
+    @property
+    def spent_uatp(self) -> int:
+        """What all members have spent."""
+        return sum(member.spent_uatp for member in self.members)
+
+    @property
+    def energy(self) -> float:
+        """H now, over the members that have a state."""
+        return sum(member.weight * member.E_norm for member in self.members if member.best)
+
+    def step(self, member: Member, E_norm: float, spent_uatp: int) -> None:
+        """A member has reached a state."""
+        if len(self.members) == 1:
+            self._take(member, E_norm, spent_uatp)
+            self._hold_enough(member)
+            return
+        with self._lock:
+            self._take(member, E_norm, spent_uatp)
+            self._hold_enough(member)
+            if self.is_posted:
+                self._watch_energy(member)
+            if self.budget_uatp is not None and member.is_off_plan(self.rules.hysteresis):
+                self._allocate("replan")
+
+    def leave(self, member: Member, summary: RunSummary | None) -> None:
+        """A member has ended, or never began; what it leaves is there for the others at once.
+
+        Args:
+            member: Each ends once.
+            summary: What its run measured; None when it never had a slot.
+        """
+        with self._lock:
+            member.has_ended = True
+            if summary is not None:
+                member.halt_reason = summary.halt_reason
+                member.steps = summary.step_idx
+                member.profile.learn(member.best, converged=summary.halt_reason in CONVERGED)
+            if all(other.has_ended for other in self.members):
+                self._settle()
+            elif self.budget_uatp is not None:
+                self._allocate("halt")
+
+    def _take(self, member: Member, E_norm: float, spent_uatp: int) -> None:
+        member.spent_uatp = spent_uatp
+        if isfinite(E_norm):  # H keeps the last energy that was a number
+            member.E_norm = E_norm
+        if not member.best:
+            member.first_E_norm = member.E_norm
+        member.best.append(min(member.E_norm, member.best[-1]) if member.best else member.E_norm)
+
+    def _hold_enough(self, member: Member) -> None:
+        """Extend an open-ended hold before it is used up; where the ledger has no more, that is the limit."""
+        if self.budget_uatp is not None:
+            return
+        next_uatp = 2 * int(member.profile.step_uatp)
+        spare_uatp = self._held_uatp - self.spent_uatp
+        if spare_uatp >= next_uatp:
+            return
+        self._held_uatp += self._ledger.lock(self.scene_id, _AHEAD_STEPS * next_uatp)
+        if self._held_uatp - self.spent_uatp < next_uatp:
+            for other in self.members:
+                other.may_spend(
+                    other.spent_uatp + max(self._held_uatp - self.spent_uatp, 0) // len(self.members)
+                )
+
+    def _watch_energy(self, member: Member) -> None:
+        """Note H, and halt everybody once it has settled."""
+        H = self.energy
+        self.H.append(Sample(self._now_ns(), member.run_id, len(member.best) - 1, H))
+        if len(member.best) == 1:
+            self._moves.clear()  # a member that joins moves H without any progress
+        self._moves.append((member.run_id, H))
+        running = [other for other in self.members if not other.has_ended]
+        if self.rules.eps_H > 0 and all(other.best for other in running) and self._is_settled_energy(running):
+            self.global_halt = True
+            for other in running:
+                other.order = other.order or "global_halt"
+
+    def _is_settled_energy(self, running: Sequence[Member]) -> bool:
+        """Whether H moved by less than eps_H while each running member took K_H steps."""
+        wanted = {member.run_id: self.rules.K_H for member in running}
+        low = high = self._moves[-1][1]
+        for run_id, H in reversed(self._moves):
+            low, high = min(low, H), max(high, H)
+            if high - low >= self.rules.eps_H:
+                return False
+            if run_id in wanted:
+                wanted[run_id] -= 1
+            if all(left < 0 for left in wanted.values()):
+                return True
+        return False
+
+    def _allocate(self, cause: str) -> None:
+        """Share what is left of the budget among the members that have not ended."""
+        running = [member for member in self.members if not member.has_ended]
+        claims = [member.claim() for member in running]
+        moved = limits(POLICIES[self.rules.policy], self.budget_uatp or 0, self.spent_uatp, claims)
+        for member, claim, limit_uatp in zip(running, claims, moved, strict=True):
+            member.plan(claim, limit_uatp)
+        self._note("allocation", self._describe_allocation(cause, running))
+
+    def _describe_allocation(self, cause: str, running: Sequence[Member]) -> dict[str, Any]:
+        return {
+            "scene_id": self.scene_id,
+            "policy": self.rules.policy,
+            "cause": cause,
+            "limits": [
+                {
+                    "run_id": member.run_id,
+                    "plugin": member.plugin,
+                    "limit_uatp": member.limit_uatp,
+                    "spent_uatp": member.spent_uatp,
+                }
+                for member in running
+            ],
+        }
+
+    def _settle(self) -> None:
+        self._ledger.settle(self.scene_id, self.spent_uatp)
+        if self.is_posted:
+            self._note("scene", self.summary())
+
+    def summary(self) -> dict[str, Any]:
+        """The scene as its record tells it; energies that never were are null."""
+        return {
+            "scene_id": self.scene_id,
+            "members": [_describe(member) for member in self.members],
+            "H_first": _finite(sum(m.weight * m.first_E_norm for m in self.members if m.best)),
+            "H_last": _finite(self.energy),
+            "K_H": self.rules.K_H,
+            "eps_H": self.rules.eps_H,
+            "global_halt": self.global_halt,
+            "budget_uatp": self.budget_uatp,
+        }
+
+
+def _describe(member: Member) -> dict[str, Any]:
+    return {
+        "run_id": member.run_id,
+        "request_id": member.request_id,
+        "plugin": member.plugin,
+        "weight": member.weight,
+        "E_norm_first": _finite(member.first_E_norm),
+        "E_norm_last": _finite(member.E_norm),
+        "steps": member.steps,
+        "halt_reason": member.halt_reason,
+        "spent_uatp": member.spent_uatp,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
