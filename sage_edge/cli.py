@@ -142,7 +142,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _refine(options: argparse.Namespace) -> int:
     settings = replace(_settings(options), telemetry_dir="")
-    budget = Budget(**{entry.name: getattr(options, f"budget_{entry.name}") for entry in fields(Budget)})
+    given = {entry.name: getattr(options, f"budget_{entry.name}") for entry in fields(Budget)}
+    budget = Budget(**{name: value for name, value in given.items() if value is not None})
     _refuse_twins(options.images)
     options.out.mkdir(parents=True, exist_ok=True)
     failed = 0

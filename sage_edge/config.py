@@ -59,7 +59,7 @@ class Settings:
         choices=("equal", "proportional", "trust", "greedy"),
     )
     scene_eps: float = _setting(1e-3, "range of a scene's H below which all of it halts; 0: never", least=0.0)
-    scene_K: int = _setting(3, "steps of every member over which that range is taken", least=1)
+    scene_steps: int = _setting(3, "steps of every member over which that range is taken", least=1)
     rewinds: int = _setting(2, "how often a run that goes astray is taken back", least=0)
     rewind_rise: float = _setting(1.0, "E_norm above its best at which a run is astray", least=0.0)
     history_states: int = _setting(2, "earlier states kept of each slot, beside the best one", least=0)

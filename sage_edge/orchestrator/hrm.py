@@ -81,7 +81,7 @@ class HRM:
         self.answers = Answers(
             settings.results_kept, keep_s=settings.results_keep_s, now_ns=self._clock.monotonic_ns
         )
-        self._rules = Rules(settings.allocation, K_H=settings.scene_K, eps_H=settings.scene_eps)
+        self._rules = Rules(settings.allocation, K_H=settings.scene_steps, eps_H=settings.scene_eps)
         self._lanes = {
             name: self._lane(plugin, rings[name], number)
             for number, (name, plugin) in enumerate(plugins.items())
