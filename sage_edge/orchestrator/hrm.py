@@ -128,12 +128,25 @@ class HRM:
         return {name: _lane_status(lane) for name, lane in self._lanes.items()}
 
     def start(self) -> None:
-        """Warm the engines up and begin to serve."""
+        """Warm the engines up and begin to serve, each plugin on a thread of its own."""
+        self.warm_up()
+        for lane in self._lanes.values():
+            lane.worker.start()
+
+    def warm_up(self) -> None:
+        """Begin to drain telemetry and run every engine once. Part of ``start``."""
         self.telemetry.start()
         for lane in self._lanes.values():
             lane.refiner.warm_up()
             self._learn_prices(lane)
-            lane.worker.start()
+
+    def serve_once(self) -> None:
+        """One round of every plugin on the calling thread: for simulations, which keep their own time.
+
+        After ``warm_up`` and in place of ``start``.
+        """
+        for lane in self._lanes.values():
+            lane.worker.serve_once(wait=False)
 
     def close(self) -> None:
         """Take no more requests, finish those accepted (for at most ``drain_s``), write the telemetry out."""

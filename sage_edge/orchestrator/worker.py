@@ -85,7 +85,13 @@ class Worker:
         return self._thread.is_alive()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the last ticket; past the time, end what still runs without an answer."""
+        """Wait for the last ticket; past the time, end what still runs without an answer.
+
+        Where the thread was never started the tickets are served here.
+        """
+        if self._thread.ident is None:
+            self._run()
+            return
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self._give_up.set()
@@ -107,11 +113,22 @@ class Worker:
         self._fail(ticket, SupersededError(f"a newer frame of stream {ticket.stream_id!r} took its place"))
 
     def serve_once(self, *, wait: bool) -> bool:
-        """Fill free slots, tick, hand out what ended; returns whether to go on.
+        """Fill free slots, tick, hand out what ended; a failing engine fails what is in the slots.
 
         Args:
             wait: Whether to wait for a ticket when no slot is live.
+
+        Returns:
+            Whether to go on; False once the room is closed and empty, if asked to wait.
         """
+        try:
+            return self._serve(wait=wait)
+        except Exception as exc:
+            log.exception("refinement failed plugin=%s", self._plugin.name)
+            self._fail_all(EngineError(f"{self._plugin.name}: a step failed: {type(exc).__name__}"))
+            return True
+
+    def _serve(self, *, wait: bool) -> bool:
         idle = self._refiner.live == 0
         taken = self._room.take(self._refiner.free, earliest_ns=self._earliest_ns, wait=wait and idle)
         if taken is None:
@@ -131,20 +148,10 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            while self._round():
+            while not self._give_up.is_set() and self.serve_once(wait=True):
                 pass
         finally:
             self._fail_all(EngineError(f"{self._plugin.name}: the worker has stopped"))
-
-    def _round(self) -> bool:
-        if self._give_up.is_set():
-            return False
-        try:
-            return self.serve_once(wait=True)
-        except Exception as exc:
-            log.exception("refinement failed plugin=%s", self._plugin.name)
-            self._fail_all(EngineError(f"{self._plugin.name}: a step failed: {type(exc).__name__}"))
-            return True
 
     def _earliest_ns(self) -> int:
         """When a ticket that is started now can have its initial answer."""
