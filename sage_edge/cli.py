@@ -24,6 +24,7 @@ from sage_edge.evaluation import evaluate, find_labelled
 from sage_edge.frames import decode_image, mask_png, overlay_png
 from sage_edge.orchestrator import HRM, Budget, Result, open_hrm
 from sage_edge.telemetry import TelemetryValidator, load_schema, tail, validate_file
+from sage_edge.telemetry.audit import verify
 
 #: Exit codes: 0 done, 1 the input was at fault, 2 the command could not start.
 EXIT_INPUT, EXIT_START = 1, 2
@@ -79,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("-f", "--follow", action="store_true", help="go on with new ones")
     checked = command("validate", "Check every record of a file against the schema.", _validate, telemetry)
     checked.add_argument("file", type=Path)
+    audit = commands.add_parser("audit", help="Prove what happened.").add_subparsers(required=True)
+    verified = command("verify", "Verify journals: chain, signatures, budgets and trust.", _verify, audit)
+    verified.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="a telemetry folder, or its file"
+    )
+    verified.add_argument("--public-key", type=Path, metavar="FILE", help="the key that must have signed")
+    verified.add_argument("--json", action="store_true", help="print the reports as JSON")
     _add_settings(command("doctor", "Say what is installed, what is used, and what to do.", _doctor))
     return parser
 
@@ -224,6 +232,17 @@ def _validate(options: argparse.Namespace) -> int:
     bad = len({number for number, _ in report.invalid})
     sys.stdout.write(f"{report.records} records, {bad} invalid\n")
     return EXIT_INPUT if bad else 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    validator = TelemetryValidator(load_schema())
+    reports = [verify(path, validator=validator, public_key=options.public_key) for path in options.paths]
+    if options.json:
+        documents = [report.document() for report in reports]
+        sys.stdout.write(json.dumps(documents, indent=2, allow_nan=False) + "\n")
+    else:
+        sys.stdout.writelines(line + "\n" for report in reports for line in report.lines())
+    return 0 if all(report.is_sound for report in reports) else EXIT_INPUT
 
 
 def _doctor(options: argparse.Namespace) -> int:

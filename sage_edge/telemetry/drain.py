@@ -92,7 +92,7 @@ class Drain:
             self._thread.join()
 
     def drain_once(self, timeout_s: float) -> int:
-        """Handle all events and a batch of each mailbox; wait up to ``timeout_s`` in all while they are empty.
+        """Handle all events and a batch of each mailbox; wait up to ``timeout_s`` in all for any.
 
         Returns:
             How many events and records were read.

@@ -22,6 +22,7 @@ from sage_edge.config import shared_file
 from sage_edge.errors import ConfigError
 from sage_edge.service.server import _listen
 from sage_edge.telemetry import TelemetryValidator, load_schema, validate_file
+from sage_edge.telemetry.audit import verify
 
 FRAME_URL = "/v1/refine/vision"
 #: Steps enough for the test to act while the request is in flight.
@@ -165,6 +166,36 @@ def test_after_kill_9_a_restart_goes_on_where_the_file_ends(tmp_path, nuclei_byt
     assert after[-1]["signed_hash"] == after[-2]["record_hash"]
 
 
+def test_after_kill_9_in_mid_write_the_chain_verifies_and_goes_on(tmp_path, nuclei_bytes):
+    def audit():
+        report = verify(tmp_path, validator=TelemetryValidator(load_schema()))
+        assert report.findings == []
+        return report
+
+    def die_in_mid_write():
+        with Process(tmp_path, "--audit-every", 8) as process, ThreadPoolExecutor(1) as caller:
+            earlier = len(process.file.read_bytes())
+            unlucky = caller.submit(process.post, nuclei_bytes, **LONG)
+            process.wait_for(lambda: len(process.file.read_bytes()) > earlier + 30_000)
+            process.send(signal.SIGKILL)
+            assert process.ended() == -signal.SIGKILL
+            with pytest.raises(httpx.TransportError):
+                unlucky.result()
+
+    for deaths in (1, 2):
+        die_in_mid_write()
+        report = audit()
+        assert report.checkpoints > 0
+        assert report.cut_off == deaths
+    with Process(tmp_path) as process:
+        assert process.post(nuclei_bytes, max_steps=3, eps=0).status_code == 200
+        process.send(signal.SIGTERM)
+        assert process.ended() == 0
+    report = audit()
+    assert (report.runs, report.cut_off, report.unsigned) == (1, 2, 0)
+    assert report.records == len(records(process.file))
+
+
 # Starts that must fail
 
 
@@ -271,6 +302,12 @@ def test_a_missing_engine_file_stops_the_start(model):
 def test_a_bad_manifest_stops_the_start(model, manifest, words):
     (model / "manifest.json").write_text(manifest)
     assert_refused_to_start(["--vision-model", model], "manifest.json", *words)
+
+
+def test_an_audit_key_that_is_none_stops_the_start(tmp_path):
+    (tmp_path / "key.pem").write_text("secret")
+    flags = ["--telemetry-dir", tmp_path / "telemetry", "--audit-key", tmp_path / "key.pem"]
+    assert_refused_to_start(flags, "audit_key", "key.pem", "expected an Ed25519 private key")
 
 
 def test_a_telemetry_file_that_is_something_else_stops_the_start(tmp_path):

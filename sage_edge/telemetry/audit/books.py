@@ -1,0 +1,193 @@
+"""What the records say together: runs, scenes, the ledger and trust."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from sage_edge.telemetry.audit.findings import Entry, Finding, differs
+from sage_edge.telemetry.audit.ledger import Account, LedgerBook
+from sage_edge.telemetry.audit.reputation import TrustBook
+from sage_edge.telemetry.records import Record, contribution_to_H
+
+#: Records that a crash can have taken while their scene's settlement was written already.
+_IN_FLIGHT = 1024
+
+
+@dataclass(slots=True)
+class Run:
+    """One run as its records tell it.
+
+    Attributes:
+        last: Its newest record.
+        spent_uatp: Spent by then.
+        spent_before_uatp: Spent before its last charge.
+        limit_uatp: The highest limit that an allocation gave it; None without one.
+    """
+
+    last: Entry
+    spent_uatp: int = 0
+    spent_before_uatp: int = 0
+    limit_uatp: int | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its final record is on file."""
+        return self.last.record["halt_reason"] is not None
+
+
+@dataclass(slots=True)
+class Books:
+    """Takes the records in the order of the files, and compares what must agree.
+
+    Attributes:
+        findings: What does not agree.
+        ended: Runs with a final record.
+        cut_off: Runs without one, after which nothing of them came.
+        spent_uatp: What the ended runs spent.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    ended: int = 0
+    cut_off: int = 0
+    spent_uatp: int = 0
+    _ledger: LedgerBook = field(default_factory=LedgerBook)
+    _trust: TrustBook = field(default_factory=TrustBook)
+    _runs: dict[tuple[int, str], Run] = field(default_factory=dict)
+    _scene_runs: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
+    _limits: dict[tuple[str, int], int] = field(default_factory=dict)
+    _scenes: list[Entry] = field(default_factory=list)
+    _ends: list[Entry] = field(default_factory=list)
+    _newest: Entry | None = None
+
+    def take(self, entry: Entry) -> None:
+        """The next record."""
+        kind = entry.record["kind"]
+        if kind == "step":
+            self._take_step(entry)
+        elif kind == "ledger":
+            if entry.record["operation"] == "open" and self._newest:
+                self._ends.append(self._newest)
+            self._ledger.take(entry)
+        elif kind == "trust":
+            self._trust.take(entry)
+        elif kind == "allocation":
+            self._take_allocation(entry)
+        elif kind == "scene":
+            self._scenes.append(entry)
+        self._newest = entry
+
+    def close(self) -> None:
+        """Compare what can only be compared at the end."""
+        if self._newest:
+            self._ends.append(self._newest)
+        for run in self._runs.values():
+            self._count(run)
+        for runs in self._scene_runs.values():
+            for run in runs:
+                self._check_limit(run)
+        for scene_id, account in self._ledger.accounts.items():
+            if account.settled:
+                self._check_settlement(scene_id, account, account.settled)
+        for entry in self._scenes:
+            self._check_summary(entry)
+        self.findings += self._ledger.findings + self._trust.findings
+
+    def _take_step(self, entry: Entry) -> None:
+        record = entry.record
+        key = (record["run_id"], record["request_id"])
+        run = self._runs.get(key)
+        if run and run.has_ended:
+            if record["step_idx"] > 0 or record["closing"]:
+                self.findings.append(entry.finding(f"run {key[0]}: expected nothing after its final record"))
+                return
+            self._count(run)  # another life of the process gave the number again
+            run = None
+        if run is None:
+            run = self._runs[key] = Run(entry)
+            if record["scene_id"] is not None:
+                self._scene_runs[record["scene_id"]].append(run)
+        run.last = entry
+        spent_uatp = round(record["budget"]["ATP_spent"] * 1e6)
+        if spent_uatp != run.spent_uatp:
+            run.spent_before_uatp, run.spent_uatp = run.spent_uatp, spent_uatp
+        self._check_contribution(entry)
+
+    def _check_contribution(self, entry: Entry) -> None:
+        record = entry.record
+        dE, came = record["dE"], record["trust"]["contribution_to_H"]
+        expected = None if dE is None else contribution_to_H(record["trust_weight"], dE, record["E_scale"])
+        if came != expected:
+            self.findings.append(entry.finding(differs("trust.contribution_to_H", expected, came)))
+
+    def _take_allocation(self, entry: Entry) -> None:
+        """Limits include what was spent: together they stay within what is locked, or was spent already."""
+        record = entry.record
+        scene_id, limits = record["scene_id"], record["limits"]
+        for limit in limits:
+            key = (scene_id, limit["run_id"])
+            self._limits[key] = max(self._limits.get(key, 0), limit["limit_uatp"])
+        account = self._ledger.accounts.get(scene_id)
+        if account and account.first.lost == entry.lost:
+            most = max(account.locked_uatp, sum(limit["spent_uatp"] for limit in limits))
+            total = sum(limit["limit_uatp"] for limit in limits)
+            if total > most:
+                self.findings.append(entry.finding(differs("sum of limit_uatp", f"at most {most}", total)))
+
+    def _check_limit(self, run: Run) -> None:
+        """A run may pass its limit in its last step only, when that cost more than was foreseen."""
+        record = run.last.record
+        limit_uatp = self._limits.get((record["scene_id"], record["run_id"]))
+        if limit_uatp is not None and run.spent_before_uatp > limit_uatp + 1:  # it is kept as microseconds
+            problem = differs(
+                "ATP_spent before the last step", f"at most {limit_uatp} uATP", run.spent_before_uatp
+            )
+            self.findings.append(run.last.finding(problem))
+
+    def _check_settlement(self, scene_id: str, account: Account, settled: Entry) -> None:
+        """What a scene settled is what its runs spent, where all of them are on file to their end."""
+        runs = self._scene_runs.get(scene_id, [])
+        spent_uatp = sum(run.spent_uatp for run in runs)
+        came = settled.record["spent_uatp"]
+        if spent_uatp == came or not all(run.has_ended for run in runs):
+            return
+        newest = max([settled, *(run.last for run in runs)], key=lambda entry: entry.seq)
+        is_lost = newest.lost > account.first.lost
+        if is_lost or (spent_uatp < came and self._was_in_flight(settled, has_runs=bool(runs))):
+            return
+        self.findings.append(
+            settled.finding(differs("spent_uatp", f"{spent_uatp}, which its runs spent", came))
+        )
+
+    def _was_in_flight(self, settled: Entry, *, has_runs: bool) -> bool:
+        """Whether a crash followed so soon that it may have taken the records of runs that had ended."""
+        end = next(end for end in self._ends if end.seq >= settled.seq)
+        is_crash = end.record["kind"] != "checkpoint" or not has_runs
+        return is_crash and end.seq - settled.seq < _IN_FLIGHT
+
+    def _check_summary(self, entry: Entry) -> None:
+        """A scene's record tells of its members what their own final records do."""
+        for member in entry.record["members"]:
+            run = self._runs.get((member["run_id"], member["request_id"]))
+            if run is None or not run.has_ended or run.last.record["scene_id"] != entry.record["scene_id"]:
+                continue
+            for name, expected in _summary(run.last.record, run).items():
+                if member[name] != expected:
+                    problem = differs(f"run {member['run_id']}: {name}", expected, member[name])
+                    self.findings.append(entry.finding(problem))
+
+    def _count(self, run: Run) -> None:
+        if run.has_ended:
+            self.ended += 1
+            self.spent_uatp += run.spent_uatp
+        else:
+            self.cut_off += 1
+
+
+def _summary(final: Record, run: Run) -> dict[str, object]:
+    return {
+        "plugin": final["plugin"],
+        "steps": final["steps"],
+        "halt_reason": final["halt_reason"],
+        "spent_uatp": run.spent_uatp,
+    }
