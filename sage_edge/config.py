@@ -57,6 +57,9 @@ class Settings:
     telemetry_backups: int = _setting(4, "rotated telemetry files to keep", least=0)
     telemetry_memory: int = _setting(4096, "newest records kept for /v1/telemetry", least=1)
     mailbox_records: int = _setting(8192, "records in each plugin's mailbox, a power of two", least=2)
+    board_period_s: float = _setting(
+        1.0, "how often the board's own sensors are read; 0 switches them off", least=0.0
+    )
     max_body_bytes: int = _setting(64 << 20, "largest request body", least=1024)
     body_timeout_s: float = _setting(30.0, "how long a request's body may take to arrive", least=0.001)
     max_frame_pixels: int = _setting(32 << 20, "largest frame, width x height", least=1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, generate_latest
 
+from sage_edge.telemetry.board import BoardCollector
 from sage_edge.telemetry.records import Record
 
 #: What ``exposition`` returns, as a Content-Type.
@@ -29,6 +30,9 @@ class _Registry(CollectorRegistry):
 
 class Metrics:
     """Counts and times; the names and labels are listed in docs/TELEMETRY.md.
+
+    Attributes:
+        board: The board's sensors, read along with the rest.
 
     Threads: every method from any thread.
     """
@@ -75,6 +79,8 @@ class Metrics:
         for stage in LOSS_STAGES:
             self._lost.labels(stage)  # an alert needs the zero
         self._build = Info("sage_build", "What is running.", registry=registry)
+        self.board = BoardCollector()
+        registry.register(self.board)
 
     def describe_build(self, **labels: str) -> None:
         """State what is running, such as its version."""

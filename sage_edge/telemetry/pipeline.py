@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sage_edge.clock import Clock
 from sage_edge.config import Settings
+from sage_edge.telemetry.board import Board, BoardSampler
 from sage_edge.telemetry.drain import Drain, Reader
 from sage_edge.telemetry.hub import Hub
 from sage_edge.telemetry.journal import Journal
@@ -23,6 +24,7 @@ class Telemetry:
         hub: The newest records, and subscriptions to those to come.
         metrics: The service's numbers.
         validator: The check that every record passes, with its schema.
+        board: The board's sensors and its energy; None when ``board_period_s`` is 0.
     """
 
     def __init__(self, readers: Sequence[Reader], *, settings: Settings, clock: Clock) -> None:
@@ -35,6 +37,9 @@ class Telemetry:
         self.hub = Hub(settings.telemetry_memory)
         self.metrics = Metrics()
         self.validator = TelemetryValidator(load_schema())
+        self.board = _open_board(settings, clock)
+        if self.board:
+            self.metrics.board.watch(self.board)
         self._journal = _open_journal(settings, clock)
         self._drain = Drain(
             readers,
@@ -51,7 +56,9 @@ class Telemetry:
         return self.metrics.record_counts()
 
     def start(self) -> None:
-        """Begin to drain."""
+        """Begin to drain, and to look at the board."""
+        if self.board:
+            self.board.start()
         self._drain.start()
 
     def close(self) -> None:
@@ -60,6 +67,15 @@ class Telemetry:
         if self._journal:
             self._journal.close()
         self.hub.close()
+        if self.board:
+            self.board.stop()
+
+
+def _open_board(settings: Settings, clock: Clock) -> BoardSampler | None:
+    """None where the settings switch it off."""
+    if not settings.board_period_s:
+        return None
+    return BoardSampler(Board(), period_s=settings.board_period_s, clock=clock)
 
 
 def _open_journal(settings: Settings, clock: Clock) -> Journal | None:

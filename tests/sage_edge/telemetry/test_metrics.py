@@ -8,6 +8,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sage_edge.telemetry import CONTENT_TYPE, Metrics, RawRecord, complete
+from sage_edge.telemetry.board import Board, BoardSampler
+from tests.fakes import FakeClock
+from tests.fixtures.sysfs_tree import lay_out
 from tests.sage_edge.telemetry.samples import raw_run, run_info
 
 
@@ -17,7 +20,7 @@ def final_record(energies=(2.0, 1.5, 1.25), **info):
 
 
 @pytest.fixture
-def busy():
+def busy(tmp_path):
     """Metrics in which every series has a sample."""
     metrics = Metrics()
     metrics.describe_build(version="0.1.0", backend="onnxruntime-cpu")
@@ -29,6 +32,9 @@ def busy():
     metrics.run_halted(final_record())
     metrics.records_published(3)
     metrics.records_lost("mailbox", 2)
+    sampler = BoardSampler(Board(lay_out("orin_nano", tmp_path)), period_s=1.0, clock=FakeClock())
+    sampler.sample_once()
+    metrics.board.watch(sampler)
     return metrics
 
 
@@ -100,6 +106,12 @@ def test_names_follow_the_rules_of_prometheus(busy):
             "version",
             "backend",
             "le",
+            "rail",
+            "covers",
+            "zone",
+            "model",
+            "l4t",
+            "power_mode",
         }
 
 
