@@ -4,7 +4,7 @@ set -euo pipefail
 declare -A tools=([image]="podman mmdebstrap prometheus" [arm64]="mmdebstrap qemu-aarch64-static aarch64-linux-gnu-g++")
 declare -A packages=(
   [image]="podman runc netavark iptables catatonit mmdebstrap prometheus"
-  [arm64]="mmdebstrap qemu-user-static g++-aarch64-linux-gnu relacy-dev"
+  [arm64]="mmdebstrap qemu-user-static g++-aarch64-linux-gnu"
 )
 topic=${1:?usage: docker/tools.sh image|arm64}
 for tool in ${tools[$topic]:?unknown topic: image or arm64}; do
