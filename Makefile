@@ -16,7 +16,7 @@ RECIPE  := --config $(CONFIG) --data $(DATA)/nuclei_dsb2018 $(ARGS)
 TRAINED := --checkpoint build/vision/run/checkpoint.pt --out build/vision/models
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
-.PHONY: run demo build image image-test test test-core check lint bench train-vision test-training clean
+.PHONY: run demo build image image-test arm64-test test test-core check lint bench train-vision test-training clean
 
 run: build ## serve, refine one real frame, go on serving until Ctrl-C
 	@$(BIN)/python demos/quickstart.py --port $(PORT) --keep-serving
@@ -32,6 +32,10 @@ image: ## build the image sage-edge on BASE_IMAGE= with docker or podman
 image-test: $(VENV)/.test ## build the image on a base made here, and use it; needs root on Debian
 	docker/tools.sh image
 	$(PYTEST) -s -m container $(ARGS)
+
+arm64-test: $(VENV)/.test ## cross-compile for aarch64 and test under qemu; needs root on Debian 12, Python 3.11
+	docker/tools.sh arm64
+	cross/arm64_test.sh $(BIN)/python $(ARGS)
 
 test: $(VENV)/.test test-core ## every test that needs neither torch nor containers
 	$(PYTEST) -m "not training and not container" $(ARGS)

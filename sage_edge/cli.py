@@ -22,6 +22,7 @@ from sage_edge.config import VERSION, Settings, load_settings
 from sage_edge.errors import ConfigError, EngineError, ParameterError, SageError
 from sage_edge.evaluation import evaluate, find_labelled
 from sage_edge.frames import decode_image, mask_png, overlay_png
+from sage_edge.keys import add_key
 from sage_edge.orchestrator import HRM, Budget, Result, open_hrm
 from sage_edge.telemetry import TelemetryValidator, load_schema, tail, validate_file
 
@@ -79,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("-f", "--follow", action="store_true", help="go on with new ones")
     checked = command("validate", "Check every record of a file against the schema.", _validate, telemetry)
     checked.add_argument("file", type=Path)
+    keys = commands.add_parser("keys", help="API keys.").add_subparsers(required=True)
+    added = command("add", "Make an API key and print it, this once.", _add_key, keys)
+    added.add_argument("name", help="whose key it is, as it stands in the log")
+    _add_settings(added)
     _add_settings(command("doctor", "Say what is installed, what is used, and what to do.", _doctor))
     return parser
 
@@ -223,6 +228,14 @@ def _validate(options: argparse.Namespace) -> int:
     bad = len({number for number, _ in report.invalid})
     sys.stdout.write(f"{report.records} records, {bad} invalid\n")
     return EXIT_INPUT if bad else 0
+
+
+def _add_key(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    if not settings.api_keys_file:
+        raise ConfigError("api_keys_file: say which file with --api-keys-file or SAGE_API_KEYS_FILE")
+    sys.stdout.write(add_key(Path(settings.api_keys_file), options.name) + "\n")
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -63,6 +63,13 @@ class Settings:
     max_body_bytes: int = _setting(64 << 20, "largest request body", least=1024)
     body_timeout_s: float = _setting(30.0, "how long a request's body may take to arrive", least=0.001)
     max_frame_pixels: int = _setting(32 << 20, "largest frame, width x height", least=1)
+    api_keys_file: str = _setting("", "file of API keys, made by `sage-edge keys add`; empty asks for none")
+    key_rate_per_s: float = _setting(0.0, "requests a second that each key may send; 0: as many", least=0.0)
+    key_burst: int = _setting(20, "requests that a key may send at once after a pause", least=1)
+    open_metrics: bool = _setting(False, "whether /metrics needs no key")
+    cors_origins: tuple[str, ...] = _setting((), "origins whose pages may call from a browser")
+    tls_cert_file: str = _setting("", "certificate chain (PEM); empty serves plain HTTP")
+    tls_key_file: str = _setting("", "the certificate's private key (PEM)")
     drain_s: float = _setting(20.0, "how long SIGTERM waits for requests in flight", least=0.0)
     log_level: str = _setting(
         "info", "least severe event to log", choices=("debug", "info", "warning", "error")
@@ -81,6 +88,8 @@ class Settings:
                 raise ConfigError(f"{entry.name}: expected one of {', '.join(choices)}, got {value!r}")
         if self.mailbox_records & (self.mailbox_records - 1):
             raise ConfigError(f"mailbox_records: expected a power of two, got {self.mailbox_records}")
+        if bool(self.tls_cert_file) != bool(self.tls_key_file):
+            raise ConfigError("tls_cert_file and tls_key_file: expected both or neither, got one")
         if self.port > 65535:
             raise ConfigError(f"port: expected at most 65535, got {self.port}")
 
@@ -153,9 +162,12 @@ def _convert(key: str, value: Any, source: str) -> Any:
     kind: type[Any] = type(defaults[key])
     try:
         if kind is tuple:
-            return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+            parts = value.split(",") if isinstance(value, str) else value
+            return tuple(part for part in parts if part)
+        if kind is bool:
+            return {"true": True, "false": False}[str(value).lower()]
         if isinstance(value, bool) or (kind is int and isinstance(value, float)):
             raise ValueError
         return kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, KeyError):
         raise ConfigError(f"{source}: {key}: expected {kind.__name__}, got {value!r}") from None

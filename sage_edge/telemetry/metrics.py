@@ -47,6 +47,9 @@ class Metrics:
             "sage_requests", "Requests that ended, by outcome.", ["plugin", "outcome"], registry=registry
         )
         self._shed = Counter("sage_shed", "Requests refused at the door.", ["reason"], registry=registry)
+        self._replies = Counter(
+            "sage_http_replies", "Replies over HTTP, by status.", ["status"], registry=registry
+        )
         self._request = seconds("sage_request_duration_seconds", "From arrival to the decoded answer.")
         self._queue = seconds("sage_queue_duration_seconds", "From arrival to a slot.")
         self._refine = seconds("sage_refine_duration_seconds", "From a slot to the decoded answer.")
@@ -97,6 +100,10 @@ class Metrics:
     def request_shed(self, reason: str) -> None:
         """A request was refused before it was queued."""
         self._shed.labels(reason).inc()
+
+    def replied(self, status: int) -> None:
+        """A request was replied to over HTTP."""
+        self._replies.labels(str(status)).inc()
 
     def request_ended(self, plugin: str, outcome: str) -> None:
         """A queued request got its answer, or an error in its place."""

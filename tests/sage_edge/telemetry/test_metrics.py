@@ -26,6 +26,7 @@ def busy(tmp_path):
     metrics.describe_build(version="0.1.0", backend="onnxruntime-cpu")
     metrics.watch("vision", queue_length=lambda: 5, in_flight=lambda: 3, slots=8)
     metrics.request_shed("queue_full")
+    metrics.replied(200)
     metrics.request_ended("vision", "answered")
     metrics.observe_request("vision", queue_ns=2_000_000, refine_ns=30_000_000)
     metrics.observe_tick("vision", 4_000_000, 3_000_000)
@@ -106,6 +107,7 @@ def test_names_follow_the_rules_of_prometheus(busy):
             "version",
             "backend",
             "le",
+            "status",
             "rail",
             "covers",
             "zone",
