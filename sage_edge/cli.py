@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from sage_edge import doctor
 from sage_edge.clock import SystemClock
-from sage_edge.config import VERSION, Settings, load_settings
+from sage_edge.config import VERSION, Settings, describe_settings, load_settings
 from sage_edge.errors import ConfigError, EngineError, ParameterError, SageError
 from sage_edge.evaluation import evaluate, find_labelled
 from sage_edge.frames import decode_image, mask_png, overlay_png
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("-f", "--follow", action="store_true", help="go on with new ones")
     checked = command("validate", "Check every record of a file against the schema.", _validate, telemetry)
     checked.add_argument("file", type=Path)
+    _add_settings(command("config", "Print the settings in effect, each with its origin.", _config))
     keys = commands.add_parser("keys", help="API keys.").add_subparsers(required=True)
     added = command("add", "Make an API key and print it, this once.", _add_key, keys)
     added.add_argument("name", help="whose key it is, as it stands in the log")
@@ -127,9 +128,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
 
 
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    return {entry.name: getattr(options, entry.name) for entry in fields(Settings)}
+
+
 def _settings(options: argparse.Namespace) -> Settings:
-    flags = {entry.name: getattr(options, entry.name) for entry in fields(Settings)}
-    settings = load_settings(flags, file=options.config)
+    settings = load_settings(_flags(options), file=options.config)
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -228,6 +232,11 @@ def _validate(options: argparse.Namespace) -> int:
     bad = len({number for number, _ in report.invalid})
     sys.stdout.write(f"{report.records} records, {bad} invalid\n")
     return EXIT_INPUT if bad else 0
+
+
+def _config(options: argparse.Namespace) -> int:
+    sys.stdout.write(describe_settings(_flags(options), file=options.config))
+    return 0
 
 
 def _add_key(options: argparse.Namespace) -> int:

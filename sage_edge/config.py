@@ -6,6 +6,7 @@ a value of the wrong kind stops the start with the key's name.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -119,20 +120,54 @@ def load_settings(
     Raises:
         ConfigError: An unknown key, a bad value, or a file that cannot be read.
     """
+    return Settings(**{key: value for key, (value, _) in _collect(flags, environment, file).items()})
+
+
+def describe_settings(
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> str:
+    """The settings in effect as TOML, each with its origin; the arguments are those of ``load_settings``.
+
+    Raises:
+        ConfigError: As ``load_settings``.
+    """
+    given = _collect(flags, environment, file)
+    settings = Settings(**{key: value for key, (value, _) in given.items()})
+    origins = {key: origin for key, (_, origin) in given.items()}
+    lines = [
+        (f"{entry.name} = {_to_toml(getattr(settings, entry.name))}", origins.get(entry.name, "default"))
+        for entry in fields(settings)
+    ]
+    width = max(len(line) for line, _ in lines)
+    return "".join(f"{line:<{width}}  # {origin}\n" for line, origin in lines)
+
+
+def _collect(
+    flags: Mapping[str, Any] | None, environment: Mapping[str, str] | None, file: Path | None
+) -> dict[str, tuple[Any, str]]:
+    """Every value that is given, with its origin; the strongest origin of each key."""
     environment = os.environ if environment is None else environment
     if file is None and environment.get("SAGE_CONFIG"):
         file = Path(environment["SAGE_CONFIG"])
-    values: dict[str, Any] = {}
+    values: dict[str, tuple[Any, str]] = {}
     for key, value in (_read_toml(file) if file else {}).items():
-        values[key] = _convert(key, value, f"{file}")
+        values[key] = _convert(key, value, f"{file}"), f"{file}"
     for name, text in environment.items():
         if name.startswith(ENV_PREFIX) and name not in _ENV_OTHERS:
             key = name.removeprefix(ENV_PREFIX).lower()
-            values[key] = _convert(key, text, f"environment {name}")
+            values[key] = _convert(key, text, f"environment {name}"), f"environment {name}"
     for key, value in (flags or {}).items():
         if value is not None:
-            values[key] = _convert(key, value, f"--{key.replace('_', '-')}")
-    return Settings(**values)
+            flag = f"--{key.replace('_', '-')}"
+            values[key] = _convert(key, value, flag), flag
+    return values
+
+
+def _to_toml(value: Any) -> str:
+    """A setting's value in TOML, whose strings, numbers and lists are written as in JSON."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 def shared_file(relative: str) -> Path:

@@ -2,6 +2,7 @@
 
 from sage_edge.telemetry.board.collector import BoardCollector
 from sage_edge.telemetry.board.energy import EnergyCounter, RailMeter, RaplMeter, find_meter
+from sage_edge.telemetry.board.memory import available_bytes
 from sage_edge.telemetry.board.reader import Board, BoardSample
 from sage_edge.telemetry.board.sampler import BoardSampler
 
@@ -13,5 +14,6 @@ __all__ = [
     "EnergyCounter",
     "RailMeter",
     "RaplMeter",
+    "available_bytes",
     "find_meter",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sage_edge.telemetry.board.files import numbered, read_int, read_text
+from sage_edge.telemetry.board.memory import meminfo
 from sage_edge.telemetry.board.rails import find_rails, whole_of
 
 #: A zone that is switched off reports -256 degrees.
@@ -91,7 +92,7 @@ class Board:
     def sample(self) -> BoardSample:
         """Read everything; a few milliseconds on a board, most of them on its I2C bus."""
         powers = {(rail.name, rail.source): rail.power_mw() for rail in self.rails}
-        memory = _meminfo(read_text(self.root / "proc/meminfo") or "")
+        memory = meminfo(self.root)
         events = _sum(read_int(path) for path in self._over_current)
         throttled = self._is_throttled(events)
         self._events_seen = events
@@ -138,11 +139,6 @@ def _sum(values: Iterable[int | None]) -> int | None:
     """The sum of those that are there; None when none is."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
-
-
-def _meminfo(text: str) -> dict[str, int]:
-    """Bytes by field of /proc/meminfo."""
-    return {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE)}
 
 
 def _l4t(text: str) -> str | None:
