@@ -5,6 +5,9 @@ PORT   ?= 8080
 DATA   ?=
 ARGS   ?=
 
+BASE_IMAGE ?= debian:bookworm-slim
+ENGINE ?= $(if $(shell command -v docker),docker,podman)
+
 VENV   := .venv
 BIN    := $(VENV)/bin
 CORE   := $(shell find csrc CMakeLists.txt pyproject.toml -type f 2>/dev/null)
@@ -13,7 +16,7 @@ RECIPE  := --config $(CONFIG) --data $(DATA)/nuclei_dsb2018 $(ARGS)
 TRAINED := --checkpoint build/vision/run/checkpoint.pt --out build/vision/models
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
-.PHONY: run demo build test test-core check lint bench train-vision test-training clean
+.PHONY: run demo build image image-test arm64-test test test-core check lint bench train-vision test-training clean
 
 run: build ## serve, refine one real frame, go on serving until Ctrl-C
 	@$(BIN)/python demos/quickstart.py --port $(PORT) --keep-serving
@@ -23,8 +26,19 @@ demo: build ## the same, and exit
 
 build: $(VENV)/.built ## compile the core and install, editable
 
-test: $(VENV)/.test test-core ## every test that needs no torch
-	$(PYTEST) -m "not training" $(ARGS)
+image: ## build the image sage-edge on BASE_IMAGE= with docker or podman
+	$(ENGINE) build --build-arg BASE_IMAGE=$(BASE_IMAGE) --file docker/Dockerfile --tag sage-edge $(ARGS) .
+
+image-test: $(VENV)/.test ## build the image on a base made here, and use it; needs root on Debian
+	docker/tools.sh image
+	$(PYTEST) -s -m container $(ARGS)
+
+arm64-test: $(VENV)/.test ## cross-compile for aarch64 and test under qemu; needs root on Debian 12, Python 3.11
+	docker/tools.sh arm64
+	cross/arm64_test.sh $(BIN)/python $(ARGS)
+
+test: $(VENV)/.test test-core ## every test that needs neither torch nor containers
+	$(PYTEST) -m "not training and not container" $(ARGS)
 
 test-core: $(VENV)/.test ## the C++ tests: plain, then under the sanitizers
 	$(BIN)/python tests/csrc/run.py
@@ -37,6 +51,8 @@ lint: $(VENV)/.dev ## format, lint, types, room rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/csrc/check_format.py
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/compose.jetson.yaml
 
 bench: $(VENV)/.test ## every benchmark, as tables
 	$(BIN)/python -m benchmarks.run_all $(ARGS)

@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from sage_edge import doctor
 from sage_edge.clock import SystemClock
-from sage_edge.config import VERSION, Settings, load_settings
+from sage_edge.config import VERSION, Settings, describe_settings, load_settings
 from sage_edge.errors import ConfigError, EngineError, ParameterError, SageError
 from sage_edge.evaluation import evaluate, find_labelled
 from sage_edge.frames import decode_image, mask_png, overlay_png
+from sage_edge.keys import add_key
 from sage_edge.orchestrator import HRM, Budget, Result, open_hrm
 from sage_edge.telemetry import TelemetryValidator, load_schema, tail, validate_file
 from sage_edge.telemetry.audit import verify
@@ -87,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     verified.add_argument("--public-key", type=Path, metavar="FILE", help="the key that must have signed")
     verified.add_argument("--json", action="store_true", help="print the reports as JSON")
+    _add_settings(command("config", "Print the settings in effect, each with its origin.", _config))
+    keys = commands.add_parser("keys", help="API keys.").add_subparsers(required=True)
+    added = command("add", "Make an API key and print it, this once.", _add_key, keys)
+    added.add_argument("name", help="whose key it is, as it stands in the log")
+    _add_settings(added)
     _add_settings(command("doctor", "Say what is installed, what is used, and what to do.", _doctor))
     return parser
 
@@ -130,9 +136,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
 
 
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    return {entry.name: getattr(options, entry.name) for entry in fields(Settings)}
+
+
 def _settings(options: argparse.Namespace) -> Settings:
-    flags = {entry.name: getattr(options, entry.name) for entry in fields(Settings)}
-    settings = load_settings(flags, file=options.config)
+    settings = load_settings(_flags(options), file=options.config)
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -243,6 +252,19 @@ def _verify(options: argparse.Namespace) -> int:
     else:
         sys.stdout.writelines(line + "\n" for report in reports for line in report.lines())
     return 0 if all(report.is_sound for report in reports) else EXIT_INPUT
+
+
+def _config(options: argparse.Namespace) -> int:
+    sys.stdout.write(describe_settings(_flags(options), file=options.config))
+    return 0
+
+
+def _add_key(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    if not settings.api_keys_file:
+        raise ConfigError("api_keys_file: say which file with --api-keys-file or SAGE_API_KEYS_FILE")
+    sys.stdout.write(add_key(Path(settings.api_keys_file), options.name) + "\n")
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

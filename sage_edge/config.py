@@ -6,6 +6,7 @@ a value of the wrong kind stops the start with the key's name.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -83,9 +84,19 @@ class Settings:
         "edge", "how stiff the budget policy is", choices=("edge", "safety", "learning", "performance")
     )
     mailbox_records: int = _setting(8192, "records in each plugin's mailbox, a power of two", least=2)
+    board_period_s: float = _setting(
+        1.0, "how often the board's own sensors are read; 0 switches them off", least=0.0
+    )
     max_body_bytes: int = _setting(64 << 20, "largest request body", least=1024)
     body_timeout_s: float = _setting(30.0, "how long a request's body may take to arrive", least=0.001)
     max_frame_pixels: int = _setting(32 << 20, "largest frame, width x height", least=1)
+    api_keys_file: str = _setting("", "file of API keys, made by `sage-edge keys add`; empty asks for none")
+    key_rate_per_s: float = _setting(0.0, "requests a second that each key may send; 0: as many", least=0.0)
+    key_burst: int = _setting(20, "requests that a key may send at once after a pause", least=1)
+    open_metrics: bool = _setting(False, "whether /metrics needs no key")
+    cors_origins: tuple[str, ...] = _setting((), "origins whose pages may call from a browser")
+    tls_cert_file: str = _setting("", "certificate chain (PEM); empty serves plain HTTP")
+    tls_key_file: str = _setting("", "the certificate's private key (PEM)")
     drain_s: float = _setting(20.0, "how long SIGTERM waits for requests in flight", least=0.0)
     log_level: str = _setting(
         "info", "least severe event to log", choices=("debug", "info", "warning", "error")
@@ -104,6 +115,8 @@ class Settings:
                 raise ConfigError(f"{entry.name}: expected one of {', '.join(choices)}, got {value!r}")
         if self.mailbox_records & (self.mailbox_records - 1):
             raise ConfigError(f"mailbox_records: expected a power of two, got {self.mailbox_records}")
+        if bool(self.tls_cert_file) != bool(self.tls_key_file):
+            raise ConfigError("tls_cert_file and tls_key_file: expected both or neither, got one")
         if self.port > 65535:
             raise ConfigError(f"port: expected at most 65535, got {self.port}")
 
@@ -133,20 +146,54 @@ def load_settings(
     Raises:
         ConfigError: An unknown key, a bad value, or a file that cannot be read.
     """
+    return Settings(**{key: value for key, (value, _) in _collect(flags, environment, file).items()})
+
+
+def describe_settings(
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> str:
+    """The settings in effect as TOML, each with its origin; the arguments are those of ``load_settings``.
+
+    Raises:
+        ConfigError: As ``load_settings``.
+    """
+    given = _collect(flags, environment, file)
+    settings = Settings(**{key: value for key, (value, _) in given.items()})
+    origins = {key: origin for key, (_, origin) in given.items()}
+    lines = [
+        (f"{entry.name} = {_to_toml(getattr(settings, entry.name))}", origins.get(entry.name, "default"))
+        for entry in fields(settings)
+    ]
+    width = max(len(line) for line, _ in lines)
+    return "".join(f"{line:<{width}}  # {origin}\n" for line, origin in lines)
+
+
+def _collect(
+    flags: Mapping[str, Any] | None, environment: Mapping[str, str] | None, file: Path | None
+) -> dict[str, tuple[Any, str]]:
+    """Every value that is given, with its origin; the strongest origin of each key."""
     environment = os.environ if environment is None else environment
     if file is None and environment.get("SAGE_CONFIG"):
         file = Path(environment["SAGE_CONFIG"])
-    values: dict[str, Any] = {}
+    values: dict[str, tuple[Any, str]] = {}
     for key, value in (_read_toml(file) if file else {}).items():
-        values[key] = _convert(key, value, f"{file}")
+        values[key] = _convert(key, value, f"{file}"), f"{file}"
     for name, text in environment.items():
         if name.startswith(ENV_PREFIX) and name not in _ENV_OTHERS:
             key = name.removeprefix(ENV_PREFIX).lower()
-            values[key] = _convert(key, text, f"environment {name}")
+            values[key] = _convert(key, text, f"environment {name}"), f"environment {name}"
     for key, value in (flags or {}).items():
         if value is not None:
-            values[key] = _convert(key, value, f"--{key.replace('_', '-')}")
-    return Settings(**values)
+            flag = f"--{key.replace('_', '-')}"
+            values[key] = _convert(key, value, flag), flag
+    return values
+
+
+def _to_toml(value: Any) -> str:
+    """A setting's value in TOML, whose strings, numbers and lists are written as in JSON."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 def shared_file(relative: str) -> Path:
@@ -176,9 +223,12 @@ def _convert(key: str, value: Any, source: str) -> Any:
     kind: type[Any] = type(defaults[key])
     try:
         if kind is tuple:
-            return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+            parts = value.split(",") if isinstance(value, str) else value
+            return tuple(part for part in parts if part)
+        if kind is bool:
+            return {"true": True, "false": False}[str(value).lower()]
         if isinstance(value, bool) or (kind is int and isinstance(value, float)):
             raise ValueError
         return kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, KeyError):
         raise ConfigError(f"{source}: {key}: expected {kind.__name__}, got {value!r}") from None

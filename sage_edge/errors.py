@@ -120,6 +120,26 @@ class UnknownRequestError(InputError):
     code = "unknown_request"
 
 
+class UnauthorizedError(InputError):
+    """A caller without a key that is known here."""
+
+    code = "unauthorized"
+
+
+class RateLimitError(CapacityError):
+    """A caller asks more often than it may.
+
+    Attributes:
+        wait_s: Seconds until it may ask again.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, wait_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
 class DeadlineError(SageError):
     """The deadline is too near for even the initial answer. Try again with a later one."""
 

@@ -13,6 +13,33 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shared machine")
 
+#: An emulated processor convolves several hundred times slower: what loads the vision model, starts processes
+#: that do, or plans and solves for seconds, is left out there.
+HEAVY_FIXTURES = {"vision", "nuclei_bytes", "nuclei_frame", "data_folder"}
+HEAVY_PLACES = (
+    "benchmarks",
+    "demos",
+    "engines",
+    "sage_edge/control",
+    "sage_edge/plugins",
+    "sage_edge/service/test_fuzz.py",
+    "sage_edge/service/test_process.py",
+    "sage_edge/test_cli.py",
+    "sage_edge/test_doctor.py",
+    "sage_edge/test_evaluation.py",
+    "test_benchmarks.py",
+    "test_documents.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what `make arm64-test` leaves out."""
+    here = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(here).as_posix()
+        if HEAVY_FIXTURES & set(getattr(item, "fixturenames", ())) or place.startswith(HEAVY_PLACES):
+            item.add_marker(pytest.mark.heavy)
+
 
 def pytest_addoption(parser):
     parser.addoption(

@@ -16,6 +16,7 @@ from sage_edge.clock import Clock, SystemClock
 from sage_edge.config import VERSION, Settings
 from sage_edge.errors import BudgetError, DeadlineError, ParameterError, SageError, UnknownPluginError
 from sage_edge.orchestrator.answers import Answers
+from sage_edge.orchestrator.fit import check_fits
 from sage_edge.orchestrator.ledger import Ledger
 from sage_edge.orchestrator.profile import Profile
 from sage_edge.orchestrator.queue import WaitingRoom
@@ -26,6 +27,7 @@ from sage_edge.orchestrator.worker import Worker
 from sage_edge.plugins import load_plugin
 from sage_edge.runtime import CpuRefiner
 from sage_edge.telemetry import RunInfo, Telemetry
+from sage_edge.telemetry.board import available_bytes
 
 #: A deadline that never comes.
 NEVER_NS = 2**63 - 1
@@ -455,9 +457,10 @@ def open_hrm(settings: Settings, clock: Clock | None = None) -> HRM:
     """The orchestrator with the plugins that the settings name, started.
 
     Raises:
-        ConfigError: A plugin or a setting is unknown.
+        ConfigError: A plugin or a setting is unknown, or the settings ask for more memory than there is.
         EngineError: An engine file is missing or broken.
     """
+    check_fits(settings, available_bytes())
     hrm = HRM(settings, {name: load_plugin(name, settings) for name in settings.plugins}, clock)
     hrm.start()
     return hrm

@@ -5,11 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from sage_edge.clock import Clock, SystemClock
 from sage_edge.config import VERSION
 from sage_edge.orchestrator import HRM
-from sage_edge.service import errors, refine, status, telemetry
+from sage_edge.service import access, errors, refine, status, telemetry
 from sage_edge.service.context import Context
 
 
@@ -21,11 +22,10 @@ def create_app(hrm: HRM, clock: Clock | None = None) -> FastAPI:
         clock: The same clock that the orchestrator was given.
     """
     clock = clock or SystemClock()
-    app = FastAPI(
+    app = FastAPIOffline(  # with the scripts of /docs, which a board that is offline cannot fetch
         title="sage_edge",
         version=VERSION,
         description="An anytime inference server: the best answer so far, its trust and its cost.",
-        docs_url=None,  # its page loads scripts from outside, and a board may be offline
         redoc_url=None,
         redirect_slashes=False,  # a wrong path is a 404, not a second upload
     )
@@ -37,6 +37,7 @@ def create_app(hrm: HRM, clock: Clock | None = None) -> FastAPI:
         started_ns=clock.monotonic_ns(),
     )
     errors.install(app)
+    access.install(app, hrm.settings, hrm.telemetry.metrics, clock)
     for module in (refine, telemetry, status):
         app.include_router(module.router)
     return app

@@ -34,6 +34,8 @@ STATUS: dict[type[errors.SageError], int] = {
     errors.LedgerError: 500,
     errors.SupersededError: 409,
     errors.UnknownRequestError: 404,
+    errors.UnauthorizedError: 401,
+    errors.RateLimitError: 429,
     errors.DeadlineError: 503,
     errors.ClosingError: 503,
     errors.CancelledRequestError: 499,  # nginx's number for a client that has gone; nobody reads it
@@ -47,11 +49,13 @@ _LAST = {"Connection": "close"}
 RETRY_AFTER_S = 1
 
 
-def error_reply(error: errors.SageError) -> JSONResponse:
+def error_reply(error: errors.SageError, *, retry_after_s: int = RETRY_AFTER_S) -> JSONResponse:
     """The reply that tells a caller of an error; a plugin's own class counts as the nearest one here."""
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-    retry = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
-    return JSONResponse(error_body(error.code, str(error)), status, headers=retry)
+    headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_body(error.code, str(error)), status, headers=headers)
 
 
 def error_body(code: str, message: str) -> dict[str, Any]:

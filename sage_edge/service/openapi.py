@@ -24,6 +24,11 @@ _ERROR_SCHEMA = {
     },
 }
 _MESSAGES = {
+    401: (
+        "A key is asked for",
+        "unauthorized",
+        "the key is not known here; `sage-edge keys add NAME` makes one",
+    ),
     404: ("No such plugin", "unknown_plugin", "plugin: expected one of ['vision'], got 'audio'"),
     406: ("No accepted type can be made", "not_acceptable", "Accept: expected one of …, got 'text/csv'"),
     408: ("The body did not arrive in time", "body_timeout", "body: expected all of it within 30 s"),

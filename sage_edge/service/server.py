@@ -60,10 +60,13 @@ def serve(settings: Settings) -> None:
             server_header=False,
             backlog=BACKLOG,
             timeout_keep_alive=30,
+            ssl_certfile=settings.tls_cert_file or None,
+            ssl_keyfile=settings.tls_key_file or None,
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
         backends = {name: lane["backend"] for name, lane in hrm.status().items()}
-        log.info("serving url=%s profile=%s backends=%s", _url(listener), settings.profile, backends)
+        url = _url(listener, "https" if settings.tls_cert_file else "http")
+        log.info("serving url=%s profile=%s backends=%s", url, settings.profile, backends)
         _DrainingServer(config, app).run(sockets=[listener])
     finally:
         hrm.close()
@@ -86,6 +89,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

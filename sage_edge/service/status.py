@@ -16,12 +16,14 @@ from sage_edge.service.errors import RETRY_AFTER_S
 router = APIRouter(tags=["status"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Liveness", **openapi.LIVE)
 async def healthz() -> dict[str, bool]:
     """The process answers."""
     return {"live": True}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Readiness", **openapi.READY)
 async def readyz(request: Request) -> JSONResponse:
     """200 when requests are served; 503 with the state when they are not."""

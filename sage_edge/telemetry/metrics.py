@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, generate_latest
 
+from sage_edge.telemetry.board import BoardCollector
 from sage_edge.telemetry.records import KINDS, Record
 
 #: What ``exposition`` returns, as a Content-Type.
@@ -30,6 +31,9 @@ class _Registry(CollectorRegistry):
 class Metrics:
     """Counts and times; the names and labels are listed in docs/TELEMETRY.md.
 
+    Attributes:
+        board: The board's sensors, read along with the rest.
+
     Threads: every method from any thread.
     """
 
@@ -43,6 +47,9 @@ class Metrics:
             "sage_requests", "Requests that ended, by outcome.", ["plugin", "outcome"], registry=registry
         )
         self._shed = Counter("sage_shed", "Requests refused at the door.", ["reason"], registry=registry)
+        self._replies = Counter(
+            "sage_http_replies", "Replies over HTTP, by status.", ["status"], registry=registry
+        )
         self._request = seconds("sage_request_duration_seconds", "From arrival to the decoded answer.")
         self._queue = seconds("sage_queue_duration_seconds", "From arrival to a slot.")
         self._refine = seconds("sage_refine_duration_seconds", "From a slot to the decoded answer.")
@@ -79,6 +86,8 @@ class Metrics:
         for stage in LOSS_STAGES:
             self._lost.labels(stage)  # an alert needs the zero
         self._build = Info("sage_build", "What is running.", registry=registry)
+        self.board = BoardCollector()
+        registry.register(self.board)
 
     def describe_build(self, **labels: str) -> None:
         """State what is running, such as its version."""
@@ -95,6 +104,10 @@ class Metrics:
     def request_shed(self, reason: str) -> None:
         """A request was refused before it was queued."""
         self._shed.labels(reason).inc()
+
+    def replied(self, status: int) -> None:
+        """A request was replied to over HTTP."""
+        self._replies.labels(str(status)).inc()
 
     def request_ended(self, plugin: str, outcome: str) -> None:
         """A queued request got its answer, or an error in its place."""

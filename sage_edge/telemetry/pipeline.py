@@ -8,6 +8,7 @@ from typing import Any
 
 from sage_edge.clock import Clock
 from sage_edge.config import Settings
+from sage_edge.telemetry.board import Board, BoardSampler
 from sage_edge.telemetry.chain import Chain
 from sage_edge.telemetry.checkpoints import Checkpoints
 from sage_edge.telemetry.drain import Drain, Reader
@@ -30,6 +31,7 @@ class Telemetry:
         hub: The newest records, and subscriptions to those to come.
         metrics: The service's numbers.
         validator: The check that every record passes, with its schema.
+        board: The board's sensors and its energy; None when ``board_period_s`` is 0.
     """
 
     def __init__(self, readers: Sequence[Reader], *, settings: Settings, clock: Clock) -> None:
@@ -43,6 +45,9 @@ class Telemetry:
         self.metrics = Metrics()
         self.validator = TelemetryValidator(load_schema())
         self._events = Events(_MAX_EVENTS)
+        self.board = _open_board(settings, clock)
+        if self.board:
+            self.metrics.board.watch(self.board)
         self._journal = _open_journal(settings, clock)
         self._checkpoints = _open_checkpoints(settings)
         self._drain = Drain(
@@ -80,7 +85,9 @@ class Telemetry:
         return dict(head) if head else None
 
     def start(self) -> None:
-        """Begin to drain."""
+        """Begin to drain, and to look at the board."""
+        if self.board:
+            self.board.start()
         self._drain.start()
 
     def close(self) -> None:
@@ -89,6 +96,15 @@ class Telemetry:
         if self._journal:
             self._journal.close()
         self.hub.close()
+        if self.board:
+            self.board.stop()
+
+
+def _open_board(settings: Settings, clock: Clock) -> BoardSampler | None:
+    """None where the settings switch it off."""
+    if not settings.board_period_s:
+        return None
+    return BoardSampler(Board(), period_s=settings.board_period_s, clock=clock)
 
 
 def _open_journal(settings: Settings, clock: Clock) -> Journal | None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+import tempfile
+from dataclasses import fields
+from pathlib import Path
 
-from sage_edge.config import Settings, load_settings, shared_file
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sage_edge.config import Settings, describe_settings, load_settings, shared_file
 from sage_edge.errors import ConfigError
 
 
@@ -15,6 +22,38 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path):
     assert (settings.port, settings.slots, settings.queue_size) == (7, 6, 3)
     assert settings.plugins == ("vision",)
     assert settings.threads == Settings().threads
+
+
+def test_the_settings_in_effect_are_printed_with_their_origins(tmp_path):
+    file = tmp_path / "sage.toml"
+    file.write_text("port = 1\nslots = 2\nqueue_size = 3\n")
+    printed = describe_settings({"port": "7"}, {"SAGE_SLOTS": "6"}, file)
+    rows = dict(line.split(" = ", 1) for line in printed.splitlines())
+    assert list(rows) == [entry.name for entry in fields(Settings)]
+    shown = {name: re.split(r"  +# ", row) for name, row in rows.items()}
+    assert shown["port"] == ["7", "--port"]
+    assert shown["slots"] == ["6", "environment SAGE_SLOTS"]
+    assert shown["queue_size"] == ["3", str(file)]
+    assert shown["plugins"] == ['["vision"]', "default"]
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "entity_id": st.text(st.characters(exclude_categories=("Cs", "Cc"))),
+            "slots": st.integers(1, 99),
+            "power_w": st.floats(0.001, 1e6),
+            "open_metrics": st.booleans(),
+            "cors_origins": st.lists(st.from_regex(r"[a-z:/.]+", fullmatch=True)),
+        },
+    )
+)
+def test_what_is_printed_is_a_file_of_the_same_settings(values):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "sage.toml"
+        file.write_text(describe_settings(values, {}), encoding="utf-8")
+        assert load_settings({}, {}, file) == load_settings(values, {})
 
 
 def test_the_environment_names_the_file(tmp_path):

@@ -50,13 +50,14 @@ def test_the_page_lists_exactly_the_metrics_that_there_are():
 
 def test_the_page_lists_exactly_the_events_that_are_logged():
     room = Path(sage_edge.telemetry.__file__).parent
-    code = "".join(path.read_text(encoding="utf-8") for path in room.glob("*.py"))
+    code = "".join(path.read_text(encoding="utf-8") for path in room.rglob("*.py"))
     logged = set(re.findall(r"log\.\w+\(\s*\"(telemetry_\w+)", code))
     assert (
-        set(re.findall(r"`(telemetry_(?:journal_|torn|record_|subscriber|drain|audit_)\w+)`", PAGE)) == logged
+        set(re.findall(r"`(telemetry_(?:journal_|torn|record_|subscriber|drain|audit_|board_)\w+)`", PAGE))
+        == logged
     )
 
 
-def test_the_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+def test_the_example_runs(example):
     exec(compile(example, "docs/TELEMETRY.md", "exec"), {})  # noqa: S102 - our own page

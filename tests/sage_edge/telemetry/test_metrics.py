@@ -8,6 +8,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sage_edge.telemetry import CONTENT_TYPE, Metrics, RawRecord, complete
+from sage_edge.telemetry.board import Board, BoardSampler
+from tests.fakes import FakeClock
+from tests.fixtures.sysfs_tree import lay_out
 from tests.sage_edge.telemetry.samples import raw_run, run_info
 
 
@@ -17,12 +20,13 @@ def final_record(energies=(2.0, 1.5, 1.25), **info):
 
 
 @pytest.fixture
-def busy():
+def busy(tmp_path):
     """Metrics in which every series has a sample."""
     metrics = Metrics()
     metrics.describe_build(version="0.1.0", backend="onnxruntime-cpu")
     metrics.watch("vision", queue_length=lambda: 5, in_flight=lambda: 3, slots=8)
     metrics.request_shed("queue_full")
+    metrics.replied(200)
     metrics.request_ended("vision", "answered")
     metrics.observe_request("vision", queue_ns=2_000_000, refine_ns=30_000_000)
     metrics.observe_tick("vision", 4_000_000, 3_000_000)
@@ -30,6 +34,9 @@ def busy():
     for kind in ("step", "step", "ledger"):
         metrics.record_published(kind)
     metrics.records_lost("mailbox", 2)
+    sampler = BoardSampler(Board(lay_out("orin_nano", tmp_path)), period_s=1.0, clock=FakeClock())
+    sampler.sample_once()
+    metrics.board.watch(sampler)
     return metrics
 
 
@@ -103,6 +110,13 @@ def test_names_follow_the_rules_of_prometheus(busy):
             "version",
             "backend",
             "le",
+            "status",
+            "rail",
+            "covers",
+            "zone",
+            "model",
+            "l4t",
+            "power_mode",
         }
 
 

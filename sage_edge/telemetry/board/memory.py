@@ -1,0 +1,40 @@
+"""How much memory this process may still take."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sage_edge.telemetry.board.files import read_int, read_text
+
+#: A control group's folder, limit and use, of version 2 and of version 1.
+_GROUPS = (
+    ("sys/fs/cgroup", "memory.max", "memory.current"),
+    ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+
+
+def meminfo(root: Path) -> dict[str, int]:
+    """Bytes by field of /proc/meminfo."""
+    text = read_text(root / "proc/meminfo") or ""
+    return {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE)}
+
+
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """What the machine, and the container's limit, leave free; None where neither tells."""
+    free = [
+        meminfo(root).get("MemAvailable"),
+        *(_group_bytes(root / group, *files) for group, *files in _GROUPS),
+    ]
+    return min((value for value in free if value is not None), default=None)
+
+
+def _group_bytes(folder: Path, limit: str, usage: str) -> int | None:
+    """What a control group may still take; pages that only cache files make way."""
+    most, used = read_int(folder / limit), read_int(folder / usage)
+    if most is None or used is None:
+        return None
+    cached = re.findall(
+        r"^(?:total_)?inactive_file (\d+)$", read_text(folder / "memory.stat") or "", re.MULTILINE
+    )
+    return max(0, most - used + int(cached[-1] if cached else 0))

@@ -1,0 +1,65 @@
+"""Settings that ask for more memory than there is are refused before anything is loaded."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sage_edge import Settings
+from sage_edge.errors import ConfigError
+from sage_edge.orchestrator.fit import check_fits, needed_bytes
+from sage_edge.telemetry.board import available_bytes
+from tests.fixtures.sysfs_tree import lay_out, put
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("plugins", [("vision",), ("vision", "control")])
+def test_the_defaults_fit_into_a_quarter_of_a_gigabyte(plugins):
+    check_fits(Settings(plugins=plugins), 256 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("slots", 4096), ("queue_size", 1 << 20), ("mailbox_records", 1 << 30), ("telemetry_memory", 1 << 28)],
+)
+def test_the_setting_that_asks_for_most_is_named_with_what_it_needs(key, value):
+    with pytest.raises(ConfigError, match=rf"^{key}: {value} needs \d+ MiB at least, .* of the 8192 MiB"):
+        check_fits(Settings(**{key: value}), 8192 * MIB)
+
+
+def test_nothing_is_refused_where_memory_is_not_known():
+    check_fits(Settings(slots=1 << 20), None)
+
+
+@given(st.integers(1, 512), st.integers(1, 512), st.integers(0, 1 << 36))
+def test_more_of_anything_never_fits_where_less_did_not(slots, more, free):
+    def fits(count):
+        try:
+            check_fits(Settings(slots=count), free)
+        except ConfigError:
+            return False
+        return True
+
+    assert fits(slots) or not fits(slots + more)
+    assert needed_bytes(Settings(slots=slots + more))["slots"] > needed_bytes(Settings(slots=slots))["slots"]
+
+
+def test_a_containers_limit_counts_when_it_leaves_less(tmp_path):
+    lay_out("orin_nano", tmp_path)
+    assert available_bytes(tmp_path) == 5_242_880 * 1024
+    put(tmp_path, "sys/fs/cgroup/memory.max", "max")
+    put(tmp_path, "sys/fs/cgroup/memory.current", str(100 * MIB))
+    assert available_bytes(tmp_path) == 5_242_880 * 1024
+    put(tmp_path, "sys/fs/cgroup/memory.max", str(512 * MIB))
+    assert available_bytes(tmp_path) == 412 * MIB
+    put(tmp_path, "sys/fs/cgroup/memory.stat", f"anon 5\nfile 7\ninactive_file {30 * MIB}\nactive_file 3")
+    assert available_bytes(tmp_path) == 442 * MIB  # what only caches files makes way
+
+
+def test_the_older_control_groups_count_too(tmp_path):
+    put(tmp_path, "sys/fs/cgroup/memory/memory.limit_in_bytes", str(256 * MIB))
+    put(tmp_path, "sys/fs/cgroup/memory/memory.usage_in_bytes", str(300 * MIB))
+    assert available_bytes(tmp_path) == 0
+    assert available_bytes(tmp_path / "nowhere") is None
