@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sage_edge import doctor
+from sage_edge.calibration import calibrate
 from sage_edge.clock import SystemClock
 from sage_edge.config import VERSION, Settings, describe_settings, load_settings
 from sage_edge.errors import ConfigError, EngineError, ParameterError, SageError
@@ -24,8 +25,10 @@ from sage_edge.evaluation import evaluate, find_labelled
 from sage_edge.frames import decode_image, mask_png, overlay_png
 from sage_edge.keys import add_key
 from sage_edge.orchestrator import HRM, Budget, Result, open_hrm
+from sage_edge.plugins import load_plugin
 from sage_edge.telemetry import TelemetryValidator, load_schema, tail, validate_file
 from sage_edge.telemetry.audit import verify
+from sage_edge.telemetry.board import Board, BoardSampler
 
 #: Exit codes: 0 done, 1 the input was at fault, 2 the command could not start.
 EXIT_INPUT, EXIT_START = 1, 2
@@ -93,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     added = command("add", "Make an API key and print it, this once.", _add_key, keys)
     added.add_argument("name", help="whose key it is, as it stands in the log")
     _add_settings(added)
+    measured = command("calibrate", "Measure what a step of each plugin takes and costs.", _calibrate)
+    measured.add_argument("--out", type=Path, default=Path("var/prices.json"), help="for prices_file")
+    measured.add_argument("--seconds", type=float, default=5.0, help="how long each plugin is measured")
+    _add_settings(measured)
     _add_settings(command("doctor", "Say what is installed, what is used, and what to do.", _doctor))
     return parser
 
@@ -265,6 +272,27 @@ def _add_key(options: argparse.Namespace) -> int:
         raise ConfigError("api_keys_file: say which file with --api-keys-file or SAGE_API_KEYS_FILE")
     sys.stdout.write(add_key(Path(settings.api_keys_file), options.name) + "\n")
     return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    settings, clock = _settings(options), SystemClock()
+    board = BoardSampler(Board(), period_s=settings.board_period_s or 1.0, clock=clock)
+    plugins = {name: load_plugin(name, settings) for name in settings.plugins}
+    document = calibrate(plugins, settings, seconds=options.seconds, clock=clock, board=board)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for name, entry in document["plugins"].items():
+        sys.stdout.write(
+            f"{name}: first state {_span(entry, 'start')}, step {_span(entry, 'step')}, "
+            f"{entry['power_w']:.3g} W ({entry['source']})\n"
+        )
+    sys.stdout.write(f"written to {options.out}; serve with --prices-file {options.out}\n")
+    return 0
+
+
+def _span(entry: dict[str, Any], name: str) -> str:
+    ms, atp = entry[f"{name}_ms"], entry[f"{name}_atp"]
+    return f"{ms['mean']:.3g} ms ({ms['p10']:.3g} to {ms['p90']:.3g}) = {atp['mean']:.3g} ATP"
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -50,6 +50,9 @@ class Settings:
     threads: int = _setting(0, "threads of the engines and kernels; 0 means all cores", least=0)
     max_steps_cap: int = _setting(0, "largest max_steps of a request; 0 means the profile's", least=0)
     power_w: float = _setting(15.0, "declared board power in watts: the price of a millisecond", least=0.001)
+    prices_file: str = _setting(
+        "", "what `sage-edge calibrate` wrote; empty: the board's sensor, else power_w"
+    )
     atp_capacity: float = _setting(1e6, "ATP (mJ) that the service's account holds", least=1.0)
     recharge_w: float = _setting(
         0.0, "watts at which spent ATP comes back; 0: at once when needed", least=0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sage_edge.native import HaltPolicy
 from sage_edge.orchestrator.ledger import Ledger
+from sage_edge.orchestrator.prices import Price
 from sage_edge.orchestrator.profile import Profile
 from sage_edge.orchestrator.request import Ticket
 from sage_edge.orchestrator.scene import Member, Rules, Scene
@@ -36,7 +37,7 @@ def make_member(scene, run_id, *, weight=1.0, E_scale=1.0, max_steps=20, power_w
         weight=weight,
         E_scale=E_scale,
         max_steps=max_steps,
-        power_w=power_w,
+        price=Price(power_w, "declared"),
         branch=branch,
     )
 

@@ -9,17 +9,22 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from sage_edge import native
 from sage_edge.clock import Clock, SystemClock
 from sage_edge.config import VERSION, Settings
 from sage_edge.errors import BudgetError, DeadlineError, ParameterError, SageError, UnknownPluginError
+from sage_edge.irp.reputation import Outcome
+from sage_edge.orchestrator.answered import Answered
 from sage_edge.orchestrator.answers import Answers
 from sage_edge.orchestrator.fit import check_fits
 from sage_edge.orchestrator.ledger import Ledger
+from sage_edge.orchestrator.prices import Prices, read_prices
 from sage_edge.orchestrator.profile import Profile
 from sage_edge.orchestrator.queue import WaitingRoom
+from sage_edge.orchestrator.reputation import Source, open_reputation
 from sage_edge.orchestrator.request import Budget, Entry, Result, Ticket
 from sage_edge.orchestrator.scene import Member, Rules, Scene
 from sage_edge.orchestrator.servable import Servable
@@ -31,8 +36,6 @@ from sage_edge.telemetry.board import available_bytes
 
 #: A deadline that never comes.
 NEVER_NS = 2**63 - 1
-#: Share of the slots that branches beyond a request's first may take.
-BRANCH_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,21 @@ class HRM:
             now_ns=self._clock.monotonic_ns,
             note=lambda fields: self._note("ledger", fields),
         )
+        self._answered = Answered()
         self.answers = Answers(
             settings.results_kept, keep_s=settings.results_keep_s, now_ns=self._clock.monotonic_ns
         )
-        self._rules = Rules(settings.allocation, K_H=settings.scene_steps, eps_H=settings.scene_eps)
+        self.reputation = open_reputation(settings)
+        self._weights = {name: self.reputation.weight(name) for name in plugins}
+        self._prices = Prices(
+            settings.power_w,
+            calibrated=read_prices(Path(settings.prices_file)) if settings.prices_file else None,
+            counter=self.telemetry.board.energy if self.telemetry.board else None,
+            now_ns=self._clock.monotonic_ns,
+        )
+        lrc = self.reputation.lrc
+        self._branch_slots = ceil(lrc.C * settings.slots)
+        self._rules = Rules(settings.allocation, lrc.L, K_H=settings.scene_steps, eps_H=settings.scene_eps)
         self._lanes = {
             name: self._lane(plugin, rings[name], number)
             for number, (name, plugin) in enumerate(plugins.items())
@@ -105,7 +119,7 @@ class HRM:
             clock=self._clock,
             metrics=self.telemetry.metrics,
             directory=self.telemetry.directory,
-            branch_slots=ceil(BRANCH_SHARE * settings.slots),
+            branch_slots=self._branch_slots,
         )
         self.telemetry.metrics.watch(
             plugin.name, queue_length=room.__len__, in_flight=lambda: refiner.live, slots=settings.slots
@@ -157,6 +171,7 @@ class HRM:
         for lane in self._lanes.values():
             lane.worker.join(self.settings.drain_s)
         self.telemetry.close()
+        self.reputation.close()
 
     def require(self, plugin: str) -> Servable:
         """The plugin of that name.
@@ -251,6 +266,53 @@ class HRM:
         """
         return self._find(ticket.plugin).worker.peek(ticket)
 
+    def report_quality(
+        self,
+        request_id: str,
+        quality: float,
+        *,
+        source: Source,
+        outcome: Outcome | None = None,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Update a plugin's trust by the measured quality of one of its answers; once for each.
+
+        Args:
+            request_id: A request that was answered not long ago.
+            quality: Against ground truth or an audit, in [0, 1].
+            source: ``label`` or ``audit``.
+            outcome: How it compares with what was expected, for the rule of that name; None for that of
+                the quality.
+            inputs: What else the value of the answer is computed from: ``satisfaction``,
+                ``verified_claims``, ``total_claims``, ``witness_confidence``, ``value_transferred``.
+
+        Returns:
+            The fields of the ``trust`` record.
+
+        Raises:
+            UnknownRequestError: No such answer is remembered, or its quality was reported.
+            ParameterError: A value is out of its range, or an input is missing.
+        """
+        answered = self._answered.take(request_id)
+        try:
+            update = self.reputation.record(
+                answered.plugin,
+                quality,
+                source=source,
+                outcome=outcome,
+                v3_inputs=answered.value(quality, inputs) if inputs is not None else None,
+                run_id=answered.run_id,
+                request_id=request_id,
+                now_unix_ns=self._clock.unix_ns(),
+            )
+        except SageError:
+            self._answered.put(request_id, answered)
+            raise
+        self._weights[answered.plugin] = update.after.weight
+        fields = update.fields()
+        self._note("trust", fields)
+        return fields
+
     def _compose(
         self,
         entries: Sequence[Entry],
@@ -283,6 +345,7 @@ class HRM:
         policy = self._policy(lane.plugin, entry.budget, deadline_ns)
         request_id = entry.request_id or uuid.uuid4().hex
         count = entry.budget.branches
+        price = self._prices.of(entry.plugin)
         members = [
             Member(
                 scene,
@@ -290,10 +353,10 @@ class HRM:
                 request_id=request_id,
                 plugin=entry.plugin,
                 profile=lane.profile,
-                weight=self._weight(entry.plugin) / count,
+                weight=self._weights[entry.plugin] / count,
                 E_scale=policy.E_scale,
                 max_steps=policy.max_steps,
-                power_w=self.settings.power_w,
+                price=price,
                 branch=branch,
             )
             for branch in range(count)
@@ -338,6 +401,7 @@ class HRM:
         lane = self._find(ticket.plugin)
         for member in ticket.members:
             self.telemetry.directory.open(member.run_id, self._run_info(lane, ticket, member))
+        ticket.future.add_done_callback(lambda _: self._answered.note(ticket))
         older = lane.room.put(ticket)
         if older is not None:
             lane.worker.supersede(older)
@@ -378,12 +442,9 @@ class HRM:
 
     def _learn_prices(self, lane: _Lane) -> None:
         """Prices before anything was charged: those of the warm-up."""
-        uatp_per_ns = self.settings.power_w
+        uatp_per_ns = self._prices.of(lane.plugin.name).power_w  # 1 W is 1 micro-ATP in a nanosecond
         lane.profile.charge(uatp_per_ns * lane.refiner.encode_time.mean_ns(1), is_start=True)
         lane.profile.charge(uatp_per_ns * lane.refiner.tick_time.mean_ns(1), is_start=False)
-
-    def _weight(self, plugin: str) -> float:
-        return 1.0
 
     def _find(self, plugin: str) -> _Lane:
         if plugin not in self._lanes:
@@ -428,8 +489,8 @@ class HRM:
             deadline_ms=due_ms,
             eps=policy.eps,
             ATP_allocated=None if limit_uatp is None else limit_uatp / 1e6,
-            power_w=self.settings.power_w,
-            price_source="declared",
+            power_w=member.price.power_w,
+            price_source=member.price.source,
             start_ns=ticket.start_ns,
             trust=plugin.trust,
             scene_id=member.scene.scene_id,

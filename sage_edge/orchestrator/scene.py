@@ -13,6 +13,7 @@ from sage_edge.errors import ParameterError
 from sage_edge.native import RunSummary
 from sage_edge.orchestrator.allocation import POLICIES, Claim, limits
 from sage_edge.orchestrator.ledger import Ledger
+from sage_edge.orchestrator.prices import Price
 from sage_edge.orchestrator.profile import Profile
 
 #: Writes an ``allocation`` or ``scene`` record: its kind and fields.
@@ -79,7 +80,7 @@ class Member:
         weight: float,
         E_scale: float,
         max_steps: int,
-        power_w: float,
+        price: Price,
         branch: int = 0,
     ) -> None:
         self.scene = scene
@@ -103,7 +104,8 @@ class Member:
         self._planned_at = 0
         self._E_scale = E_scale
         self._max_steps = max_steps
-        self._uatp_per_us = power_w * 1e3
+        self.price = price
+        self._uatp_per_us = price.power_w * 1e3
 
     def observe(self, E: float, spent_us: float) -> None:
         """A state was reached."""

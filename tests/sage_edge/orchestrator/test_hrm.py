@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sage_edge import HRM, Budget, Settings
-from sage_edge.errors import BudgetError, DeadlineError, ParameterError, SageError, UnknownPluginError
+from sage_edge.errors import (
+    BudgetError,
+    DeadlineError,
+    ParameterError,
+    SageError,
+    UnknownPluginError,
+    UnknownRequestError,
+)
 from sage_edge.orchestrator import Entry
 from tests.fakes import FakeClock
 from tests.quadratic import QuadraticPlugin
@@ -279,4 +286,47 @@ def test_a_scene_that_cannot_be_leaves_nothing_behind(entries, error):
         hrm.submit_scene(entries)
     assert hrm.ledger.balance.locked_uatp == 0
     assert len(hrm.telemetry.directory) == 0
+    hrm.close()
+
+
+VALUE = {
+    "satisfaction": 0.9,
+    "verified_claims": 3,
+    "total_claims": 4,
+    "witness_confidence": 0.8,
+    "value_transferred": True,
+}
+
+
+def test_measured_quality_moves_a_plugins_weight_once_for_each_answer():
+    hrm, _ = open_quiet(FakeClock())
+    before = hrm.submit("left", frame(1.0), request_id="first")
+    answer(hrm, before)
+    update = hrm.report_quality("first", 0.9, source="label", inputs=VALUE)
+    assert update["role"] == "left"
+    assert update["run_id"] == before.run_id
+    assert update["weight_after"] > update["weight_before"] == before.members[0].weight
+    assert update["v3"]["atp_earned"] == pytest.approx(update["v3"]["atp_expected"])
+    with pytest.raises(UnknownRequestError):
+        hrm.report_quality("first", 0.9, source="label")
+    after = hrm.submit("left", frame(1.0))
+    assert after.members[0].weight == pytest.approx(update["weight_after"])
+    answer(hrm, after)
+    hrm.close()
+    (record,) = [r for r in hrm.telemetry.hub.after(-1, 10**6)[0] if r["kind"] == "trust"]
+    assert record["request_id"] == "first"
+
+
+def test_a_report_that_is_refused_can_be_made_again():
+    hrm, _ = open_quiet(FakeClock())
+    answer(hrm, hrm.submit("left", frame(1.0), request_id="first"))
+    for quality, inputs in [
+        (1.5, None),
+        (float("nan"), None),
+        (0.5, {}),
+        (0.5, VALUE | {"satisfaction": 2.0}),
+    ]:
+        with pytest.raises(ParameterError):
+            hrm.report_quality("first", quality, source="label", inputs=inputs)
+    assert hrm.report_quality("first", 0.5, source="audit")["quality"] == 0.5
     hrm.close()

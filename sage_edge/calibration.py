@@ -1,0 +1,108 @@
+"""``sage-edge calibrate``: what a first state and a step of each plugin take, in time and in energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from statistics import fmean, quantiles
+from typing import Any, NamedTuple
+
+from sage_edge.clock import Clock
+from sage_edge.config import Settings
+from sage_edge.native import Ring
+from sage_edge.orchestrator import Servable
+from sage_edge.runtime import CpuRefiner, Job
+from sage_edge.telemetry.board import BoardSampler
+
+#: Steps of one measured refinement.
+_STEPS = 8
+
+
+class _Round(NamedTuple):
+    start_ns: list[int]
+    step_ns: list[int]
+
+
+def calibrate(
+    plugins: Mapping[str, Servable],
+    settings: Settings,
+    *,
+    seconds: float,
+    clock: Clock,
+    board: BoardSampler | None,
+) -> dict[str, Any]:
+    """Refine each plugin's example again and again, one at a time, and see what it takes.
+
+    Args:
+        plugins: What to measure.
+        settings: Threads of the engines, and the declared power.
+        seconds: How long each plugin is measured.
+        clock: Whose time it is.
+        board: The board's energy; None prices by the declared power.
+
+    Returns:
+        The document that the setting ``prices_file`` names: for each plugin the power and its source, and
+        mean, 10th and 90th percentile of the milliseconds and ATP of a first state and a step.
+    """
+    measured = {name: _measure(plugin, settings, seconds, clock, board) for name, plugin in plugins.items()}
+    return {"unix_ns": clock.unix_ns(), "declared_w": settings.power_w, "plugins": measured}
+
+
+def _measure(
+    plugin: Servable, settings: Settings, seconds: float, clock: Clock, board: BoardSampler | None
+) -> dict[str, Any]:
+    states = plugin.open_slots(1, settings.thread_count)
+    refiner = CpuRefiner(states, ring=Ring(1024), plugin_number=0, now_ns=clock.monotonic_ns)
+    refiner.warm_up()
+    energy_uj = _reader(board)
+    policy = plugin.halting.replace(eps=0.0, K=1, max_steps=_STEPS, halt_when_feasible=False)
+    times = _Round([], [])
+    first_ns, first_uj = clock.monotonic_ns(), energy_uj()
+    run_id = 0
+    while clock.monotonic_ns() - first_ns < seconds * 1e9:
+        run_id += 1
+        began_ns = clock.monotonic_ns()
+        refiner.admit([Job(run_id, states.example(), policy)])
+        times.start_ns.append(clock.monotonic_ns() - began_ns)
+        while refiner.live:
+            refiner.tick()
+            times.step_ns.append(refiner.last_tick_ns)
+    return _describe(times, settings, board, _power(first_ns, first_uj, clock.monotonic_ns(), energy_uj()))
+
+
+def _describe(
+    times: _Round, settings: Settings, board: BoardSampler | None, power_w: float | None
+) -> dict[str, Any]:
+    watts = power_w or settings.power_w
+    counter = board.energy if board else None
+    spans = {"start": times.start_ns, "step": times.step_ns}
+    return {
+        "power_w": watts,
+        "source": counter.source if counter and power_w else "declared",
+        **{f"{name}_ms": _spread(ns, 1e-6) for name, ns in spans.items()},
+        **{f"{name}_atp": _spread(ns, watts * 1e-6) for name, ns in spans.items()},
+    }
+
+
+def _spread(values: list[int], scale: float) -> dict[str, float]:
+    """Mean, 10th and 90th percentile, times ``scale``."""
+    deciles = quantiles(values, n=10) if len(values) > 1 else [values[0]] * 9
+    return {"mean": fmean(values) * scale, "p10": deciles[0] * scale, "p90": deciles[-1] * scale}
+
+
+def _reader(board: BoardSampler | None) -> Callable[[], int | None]:
+    """The board's energy so far, read now."""
+
+    def read() -> int | None:
+        if board is None or board.energy is None:
+            return None
+        board.sample_once()
+        return board.energy.energy_uj()
+
+    return read
+
+
+def _power(first_ns: int, first_uj: int | None, last_ns: int, last_uj: int | None) -> float | None:
+    """Mean watts between two readings; None where one is missing or nothing was counted."""
+    if first_uj is None or last_uj is None or last_uj <= first_uj or last_ns <= first_ns:
+        return None
+    return (last_uj - first_uj) * 1e3 / (last_ns - first_ns)
