@@ -209,7 +209,7 @@ class Worker:
         if running.left:
             return
         ticket, best = running.ticket, running.best
-        if best is None:
+        if best is None or ticket.is_cancelled():
             self._fail(ticket, CancelledRequestError("given up while it was refined"))
             return
         result = self._result(running, best)
