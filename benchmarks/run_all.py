@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("latent_step", "mailbox", "loop", "memory", "http", "soak", "control.closed_loop")
+NAMES = ("latent_step", "mailbox", "drain", "loop", "memory", "http", "soak", "control.closed_loop")
 OUT = Path("build/bench")
 
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "latent_step": ["--rounds", "1", "--largest", "65536", "--threads", "1"],
     "mailbox": ["--rounds", "1", "--records", "2000"],
+    "drain": ["--rounds", "1", "--records", "500"],
     "loop": ["--rounds", "1", "--requests", "4"],
     "http": ["--requests", "20"],
     "memory": ["--slots", "1"],

@@ -15,6 +15,7 @@ from sage_edge.orchestrator.allocation import POLICIES, Claim, limits
 from sage_edge.orchestrator.ledger import Ledger
 from sage_edge.orchestrator.prices import Price
 from sage_edge.orchestrator.profile import Profile
+from sage_edge.telemetry import spent_uatp
 
 #: Writes an ``allocation`` or ``scene`` record: its kind and fields.
 Note = Callable[[str, Mapping[str, Any]], None]
@@ -105,13 +106,12 @@ class Member:
         self._E_scale = E_scale
         self._max_steps = max_steps
         self.price = price
-        self._uatp_per_us = price.power_w * 1e3
 
     def observe(self, E: float, spent_us: float) -> None:
         """A state was reached."""
-        spent_uatp = round(self._uatp_per_us * spent_us)
-        self.profile.charge(spent_uatp - self.spent_uatp, is_start=not self.best)
-        self.scene.step(self, E / self._E_scale, spent_uatp)
+        spent = spent_uatp(self.price.power_w, spent_us)  # what its record will say
+        self.profile.charge(spent - self.spent_uatp, is_start=not self.best)
+        self.scene.step(self, E / self._E_scale, spent)
 
     def claim(self) -> Claim:
         """What it could do with more of the budget."""
@@ -133,7 +133,7 @@ class Member:
     def may_spend(self, limit_uatp: int) -> None:
         """Move its limit; its refiner sees it before the next step."""
         self.limit_uatp = limit_uatp
-        self.budget_us = limit_uatp / self._uatp_per_us
+        self.budget_us = limit_uatp / (self.price.power_w * 1e3)
 
     def is_off_plan(self, tolerance: float) -> bool:
         """Whether it has gained more, or less, than was planned by that share of the whole plan."""

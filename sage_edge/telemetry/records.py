@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from sage_edge.native import HALT_REASONS
 from sage_edge.telemetry.canonical import ZERO_HASH
 from sage_edge.telemetry.events import Event
@@ -144,6 +146,14 @@ def _envelope(kind: str, entity_id: str, seq: int, time_ns: int, unix_offset_ns:
     }
 
 
+def spent_uatp(power_w: float, spent_us: float) -> int:
+    """Micro-ATP of a run as its records state it: from single precision, which is what the mailbox holds.
+
+    Whoever settles a run's budget by this agrees with its final record to the micro-ATP.
+    """
+    return round(power_w * float(np.float32(spent_us)) * 1e3)  # watts x microseconds x 1000 = nanojoules
+
+
 def contribution_to_H(trust_weight: float, dE: float, E_scale: float) -> float:
     """What a change of a run's energy took off the orchestrator's; positive is good (IRP v1.0, section 3)."""
     return -trust_weight * dE / E_scale
@@ -166,7 +176,7 @@ def _expected_quality(best_E_norm: float, info: RunInfo) -> float | None:
 
 def _budget(raw: RawRecord, info: RunInfo) -> Record:
     time_ms = (raw.time_ns - info.start_ns) / 1e6
-    spent_micro_atp = round(info.power_w * raw.spent_us * 1e3)  # watts x microseconds x 1000 = nanojoules
+    spent_micro_atp = spent_uatp(info.power_w, raw.spent_us)
     return {
         "ATP_unit": "mJ",
         "ATP_allocated": info.ATP_allocated,

@@ -22,13 +22,11 @@ class Run:
         last: Its newest record.
         spent_uatp: Spent by then.
         spent_before_uatp: Spent before its last charge.
-        limit_uatp: The highest limit that an allocation gave it; None without one.
     """
 
     last: Entry
     spent_uatp: int = 0
     spent_before_uatp: int = 0
-    limit_uatp: int | None = None
 
     @property
     def has_ended(self) -> bool:

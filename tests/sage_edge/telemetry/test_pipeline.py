@@ -7,8 +7,9 @@ import pytest
 from sage_edge.config import Settings
 from sage_edge.errors import ConfigError
 from sage_edge.telemetry import FILE_NAME, Telemetry
+from sage_edge.telemetry.signing import read_public_key
 from tests.fakes import FakeClock, FakeReader
-from tests.sage_edge.telemetry.samples import raw_run, run_info
+from tests.sage_edge.telemetry.samples import EVENTS, raw_run, run_info
 
 
 def served(settings):
@@ -30,11 +31,38 @@ def test_records_reach_the_file_the_memory_and_the_subscriber_before_it_is_told_
     assert len(telemetry.directory) == 0
 
 
+def test_what_is_noted_is_recorded_beside_the_steps(tmp_path):
+    telemetry = Telemetry([], settings=Settings(telemetry_dir=str(tmp_path)), clock=FakeClock())
+    telemetry.note("ledger", EVENTS["ledger"], time_ns=7)
+    telemetry.start()
+    telemetry.close()
+    first = json.loads((tmp_path / FILE_NAME).read_text().splitlines()[0])
+    assert (first["kind"], first["ts_mono_ns"], first["entity_id"]) == ("ledger", 7, "sage-edge")
+    assert {name: first[name] for name in EVENTS["ledger"]} == EVENTS["ledger"]
+
+
+def test_the_audit_head_is_the_one_on_file_and_a_copy(tmp_path):
+    telemetry, _ = served(Settings(telemetry_dir=str(tmp_path)))
+    head = telemetry.audit_head()
+    assert head == json.loads((tmp_path / "audit_head.json").read_text())
+    assert head["signed_seq"] == 2
+    head.clear()
+    assert telemetry.audit_head() != {}
+
+
+def test_the_key_may_be_kept_elsewhere(tmp_path):
+    settings = Settings(telemetry_dir=str(tmp_path / "telemetry"), audit_key=str(tmp_path / "mine.pem"))
+    telemetry, _ = served(settings)
+    assert telemetry.audit_head()["public_key"] == read_public_key(tmp_path / "mine.pub.pem")
+    assert not list((tmp_path / "telemetry").glob("*.pem"))
+
+
 def test_without_a_directory_records_stay_in_memory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     telemetry, _ = served(Settings(telemetry_dir=""))
     assert len(telemetry.hub.after(-1, 10)[0]) == 2
     assert list(tmp_path.iterdir()) == []
+    assert telemetry.audit_head() is None
 
 
 def test_memory_is_bounded_by_its_setting():

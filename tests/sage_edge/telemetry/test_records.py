@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_edge.native import HALT_REASONS, RECORD_DTYPE
-from sage_edge.telemetry import RawRecord, TelemetryValidator, complete, load_schema, to_line
+from sage_edge.telemetry import RawRecord, TelemetryValidator, complete, load_schema, spent_uatp, to_line
 from tests.sage_edge.telemetry.samples import CLOSING, REWOUND, START_NS, STEP_NS, raw_run, run_info
 
 VALIDATOR = TelemetryValidator(load_schema())
@@ -127,6 +127,14 @@ def test_the_budget_is_exact_in_integer_micro_atp(spent_us, power_w, allocated):
     assert spent + remaining == total
     assert budget["ATP_spent"] == spent / 1e6
     assert abs(spent - power_w * spent_us * 1e3) <= 0.5 * (1 + 1e-6)  # nanojoules, rounded
+
+
+@given(st.floats(0, 1e7), st.floats(0.001, 1e3))
+def test_what_is_settled_from_full_precision_is_what_the_final_record_says(spent_us, power_w):
+    raw = raw_run([2.0])
+    raw["spent_us"] = spent_us  # the mailbox keeps single precision
+    budget = complete(RawRecord(*raw[0].tolist()), run_info(power_w=power_w), seq=0, unix_offset_ns=0, n_dE=0)
+    assert round(budget["budget"]["ATP_spent"] * 1e6) == spent_uatp(power_w, spent_us)
 
 
 def test_times_count_from_admission_to_the_queue():

@@ -8,15 +8,18 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sage_edge.config import Settings
 from sage_edge.errors import ConfigError
-from sage_edge.telemetry import FILE_NAME, TelemetryValidator, load_schema, seal
+from sage_edge.telemetry import FILE_NAME, Telemetry, TelemetryValidator, load_schema, seal
 from sage_edge.telemetry.audit import verify
 from sage_edge.telemetry.checkpoints import HEAD_NAME
 from sage_edge.telemetry.signing import SigningKey
-from tests.sage_edge.telemetry.logs import RUN_UATP, lines, write_log
+from tests.fakes import FakeClock, FakeReader
+from tests.sage_edge.telemetry.logs import RUN_UATP, Ledger, lines, write_log
+from tests.sage_edge.telemetry.samples import START_NS, raw_run, run_info
 
 GOLDEN_1_0 = Path(__file__).parents[3] / "golden" / "v1" / "run_of_3_steps.jsonl"
 VALIDATOR = TelemetryValidator(load_schema())
@@ -107,6 +110,59 @@ def test_a_run_that_a_crash_cut_off_is_listed_and_no_finding(tmp_path):
     write_log(tmp_path, last_run_ends=False)
     report = audit(tmp_path)
     assert (report.findings, report.runs, report.cut_off) == ([], 3, 1)
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.booleans(), max_size=4),
+            st.sampled_from(["stopped", "killed", "killed in mid-write"]),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_whatever_befalls_an_honest_service_its_journal_is_sound(tmp_path_factory, lives):
+    """Lives of scenes, at the start of some of which the disk refuses for a while."""
+    directory = tmp_path_factory.mktemp("honest")
+    for number, (scenes, end) in enumerate(lives):
+        live(directory, f"life-{number}", scenes, end)
+        assert problems(directory) == []
+    assert audit(directory).spent_uatp <= RUN_UATP * sum(len(scenes) for scenes, _ in lives)
+
+
+def live(directory, name, scenes, end):
+    clock = FakeClock(monotonic_ns=START_NS)
+    made = Settings(
+        telemetry_dir=str(directory), audit_every=5, telemetry_max_bytes=16384, telemetry_backups=2
+    )
+    mailbox = FakeReader()
+    telemetry, ledger = Telemetry([mailbox], settings=made, clock=clock), Ledger(10**9)
+    telemetry.note("ledger", ledger.operation("open", None, 10**9), time_ns=START_NS)
+    for run_id, is_disk_broken in enumerate(scenes):
+        scene_id = f"{name}-{run_id}"
+        telemetry.directory.open(run_id, run_info(request_id=scene_id, scene_id=scene_id))
+        for operation, spent in (("lock", None), ("settle", RUN_UATP)):
+            fields = ledger.operation(operation, scene_id, RUN_UATP, spent)
+            telemetry.note("ledger", fields, time_ns=START_NS)
+            if is_disk_broken and operation == "lock":
+                telemetry._journal.fail(OSError("unplugged"))
+            telemetry._drain.drain_once(0.0)
+            clock.advance(2.0)
+        mailbox._batches.append(raw_run([2.0, 1.5, 1.25, 1.25], run_id=run_id))
+        if end == "stopped" or run_id + 1 < len(scenes):
+            telemetry._drain.drain_once(
+                0.0
+            )  # else death comes when the last scene is settled and not recorded
+    if end == "stopped":
+        telemetry.start()
+        telemetry.close()
+        return
+    telemetry._journal.close()
+    if end == "killed in mid-write":
+        with (directory / FILE_NAME).open("ab") as file:
+            file.write(b'{"E":2.0,"E0":2.0,"E_no')
 
 
 # Tampering
