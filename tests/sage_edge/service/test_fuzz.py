@@ -77,10 +77,10 @@ def test_requests_made_from_the_document_get_answers_that_it_knows(document, pat
 
 @pytest.mark.parametrize("plugin", ["vision", "quadratic"])
 def test_frames_made_from_the_document_get_answers_that_it_knows(document, plugin):
-    fuzz(document, "POST", "/v1/refine/{plugin}", "positive", 100, plugin=plugin)
+    fuzz(document, "POST", "/v1/refine/{name}", "positive", 100, name=plugin)
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/refine/{plugin}"), ("GET", "/v1/telemetry")])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/refine/{name}"), ("GET", "/v1/telemetry")])
 def test_requests_that_break_the_document_are_refused_as_it_says(document, method, path):
     fuzz(document, method, path, "negative", 100)
 
