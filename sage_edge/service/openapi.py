@@ -453,7 +453,18 @@ RECORD_SCHEMA: dict[str, Any] = {
 }
 AUDIT_HEAD: dict[str, Any] = {
     "responses": {
-        200: _reply("The head", JSON_TYPE, {"seq": 1024, "record_hash": "5f1c…", "signature": "q83v…"}),
+        200: _reply(
+            "The head",
+            JSON_TYPE,
+            {
+                "begin_seq": 0,
+                "begin_prev_hash": "0000…",
+                "signed_seq": 1024,
+                "signed_hash": "5f1c…",
+                "public_key": "8d1b…",
+                "signature": "q83v…",
+            },
+        ),
         404: _error(404, "Nothing is signed", "not_found", "GET /v1/audit/head: expected a signed record, …"),
     }
 }

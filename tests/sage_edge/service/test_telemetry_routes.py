@@ -10,7 +10,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
+from sage_edge import Settings
 from sage_edge.config import shared_file
+from tests.quadratic import QuadraticPlugin
+from tests.sage_edge.service.conftest import Service
 from tests.wire import post_vector
 
 STEPS = 5
@@ -181,6 +184,22 @@ def test_a_refused_event_stream_leaves_no_listener_behind(alone):
     headers = {"Accept": "text/event-stream"}
     assert post_vector(alone.client, headers=headers, params={"max_steps": 10**6}).status_code == 422
     assert subscriptions == []
+
+
+def test_the_head_of_the_audit_chain_is_the_newest_one_that_was_signed(tmp_path):
+    settings = Settings(slots=1, threads=1, telemetry_dir=str(tmp_path), audit_every=4)
+    with Service({"quadratic": QuadraticPlugin()}, settings) as service:
+        run(service)
+        service.wait_for(lambda: service.client.get("/v1/audit/head").status_code == 200)
+        head = service.client.get("/v1/audit/head").json()
+        signed = next(r for r in read_all(service, -1, 1000) if r["seq"] == head["signed_seq"])
+    assert head["signed_hash"] == signed["record_hash"]
+
+
+def test_where_nothing_is_signed_there_is_no_head(service):
+    reply = service.client.get("/v1/audit/head")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+    assert "telemetry_dir" in reply.json()["error"]["message"]
 
 
 def metrics_of(service):
