@@ -233,10 +233,11 @@ _WHOLE_ANSWER = {
 def quality(schema: dict[str, Any]) -> dict[str, Any]:
     """What is said of ``POST /v1/quality``, whose body has that schema."""
     report = {"request_id": "b3f1", "quality": 0.71, "source": "label"}
-    trust = {"plugin": "vision", "trust_weight": {"from": 0.5, "to": 0.502}}
+    talent = {"from": 0.3, "change": 0.0042, "to": 0.3042}
+    trust = {"request_id": "b3f1", "t3": {"talent": talent, "…": "…"}, "weight_before": 0.3, "…": "…"}
     return {
         "responses": {
-            200: _reply("The trust in the plugin, before and after", JSON_TYPE, trust),
+            200: _reply("The trust in the plugin, before and after, as its record has it", JSON_TYPE, trust),
             404: _UNKNOWN_REQUEST,
             **{status: _error(status) for status in (408, 413, 415, 422)},
         },

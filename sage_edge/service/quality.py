@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from sage_edge.irp.reputation import Outcome
 from sage_edge.service import openapi
 from sage_edge.service.bodies import read_document
 from sage_edge.service.context import context_of
@@ -19,7 +20,7 @@ _Count = Annotated[int, Field(ge=0, le=2**53), NUMERIC]
 
 
 class ValueInputs(BaseModel):
-    """What an answer was worth to its user: the inputs of V3."""
+    """What an answer was worth to its user: the inputs of V3, all or none."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -36,7 +37,7 @@ class QualityReport(ValueInputs):
     request_id: str = Field(min_length=1, max_length=128)
     quality: _Share
     source: Literal["label", "audit"]
-    outcome: str | None = Field(None, min_length=1, max_length=64)
+    outcome: Outcome | None = None
 
 
 @router.post(
@@ -54,7 +55,11 @@ async def report_quality(request: Request) -> dict[str, Any]:
     document = await context.in_time(read_document(request, context.settings.max_body_bytes))
     report = read(QualityReport, document)
     inputs = report.model_dump(include=set(ValueInputs.model_fields), exclude_none=True)
-    changed: dict[str, Any] = context.hrm.report_quality(  # type: ignore[attr-defined]
-        report.request_id, report.quality, source=report.source, outcome=report.outcome, inputs=inputs or None
+    return await context.run(
+        context.hrm.report_quality,
+        report.request_id,
+        report.quality,
+        source=report.source,
+        outcome=report.outcome,
+        inputs=inputs or None,
     )
-    return changed
