@@ -297,7 +297,7 @@ class Scene:
         spare_uatp = self._held_uatp - self.spent_uatp
         if spare_uatp >= next_uatp:
             return
-        self._held_uatp += self._ledger.lock(self.scene_id, _AHEAD_STEPS * next_uatp)
+        self._held_uatp += self._ledger.lock(self.scene_id, _AHEAD_STEPS * next_uatp - min(spare_uatp, 0))
         if self._held_uatp - self.spent_uatp < next_uatp:
             for other in self.members:
                 other.limit = other.spent_uatp + max(self._held_uatp - self.spent_uatp, 0) // len(
