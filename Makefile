@@ -16,7 +16,7 @@ RECIPE  := --config $(CONFIG) --data $(DATA)/nuclei_dsb2018 $(ARGS)
 TRAINED := --checkpoint build/vision/run/checkpoint.pt --out build/vision/models
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
-.PHONY: run demo build image image-test arm64-test test test-core check lint bench train-vision test-training clean
+.PHONY: run demo build image image-test arm64-test test test-core check lint bench train-vision test-training test-tensorrt clean
 
 run: build ## serve, refine one real frame, go on serving until Ctrl-C
 	@$(BIN)/python demos/quickstart.py --port $(PORT) --keep-serving
@@ -67,6 +67,9 @@ train-vision: $(VENV)/.training ## train, export and measure the vision engine i
 test-training: $(VENV)/.training ## tests of the nets and of training
 	$(PYTEST) -m training $(ARGS)
 
+test-tensorrt: $(VENV)/.tensorrt ## tests that build real plans, on the CPU, with NVIDIA's TensorRT-RTX
+	$(PYTEST) -m trt $(ARGS)
+
 clean:
 	rm -rf $(VENV) build var
 
@@ -94,4 +97,9 @@ $(VENV)/.dev: $(VENV)/.test
 $(VENV)/.training: $(VENV)/.test
 	@echo "==> installing torch (a large download)"
 	$(BIN)/python -m pip install --editable ".[training]"
+	@touch $@
+
+$(VENV)/.tensorrt: $(VENV)/.test
+	@echo "==> installing TensorRT-RTX (a large download, under NVIDIA's own licence)"
+	$(BIN)/python -m pip install --group tensorrt-rtx
 	@touch $@

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sage_edge import doctor
+from sage_edge import doctor, engines
 from sage_edge.calibration import calibrate
 from sage_edge.clock import SystemClock
 from sage_edge.config import VERSION, Settings, describe_settings, load_settings
@@ -26,6 +26,9 @@ from sage_edge.frames import decode_image, mask_png, overlay_png
 from sage_edge.keys import add_key
 from sage_edge.orchestrator import HRM, Budget, Result, open_hrm
 from sage_edge.plugins import load_plugin
+from sage_edge.runtime.building import Progress
+from sage_edge.runtime.plans import PlanStore
+from sage_edge.runtime.tensorrt import TensorRTBackend
 from sage_edge.telemetry import TelemetryValidator, load_schema, tail, validate_file
 from sage_edge.telemetry.audit import verify
 from sage_edge.telemetry.board import Board, BoardSampler
@@ -84,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("-f", "--follow", action="store_true", help="go on with new ones")
     checked = command("validate", "Check every record of a file against the schema.", _validate, telemetry)
     checked.add_argument("file", type=Path)
+    _add_engines(command, commands)
     audit = commands.add_parser("audit", help="Prove what happened.").add_subparsers(required=True)
     verified = command("verify", "Verify journals: chain, signatures, budgets and trust.", _verify, audit)
     verified.add_argument(
@@ -145,6 +149,20 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
     return {entry.name: getattr(options, entry.name) for entry in fields(Settings)}
+
+
+def _add_engines(command: Callable[..., argparse.ArgumentParser], commands: Any) -> None:
+    within = commands.add_parser("engines", help="TensorRT plans, built ahead of time.").add_subparsers(
+        required=True
+    )
+    for name, text, run in (
+        ("build", "Build every plan that is missing or does not fit this machine.", _engines_build),
+        ("list", "List the plans that are there.", _engines_list),
+        ("verify", "Recompute checksums and say which plans fit this machine.", _engines_verify),
+    ):
+        added = command(name, text, run, within)
+        added.add_argument("--json", action="store_true", help="print JSON")
+        _add_settings(added)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -293,6 +311,44 @@ def _calibrate(options: argparse.Namespace) -> int:
 def _span(entry: dict[str, Any], name: str) -> str:
     ms, atp = entry[f"{name}_ms"], entry[f"{name}_atp"]
     return f"{ms['mean']:.3g} ms ({ms['p10']:.3g} to {ms['p90']:.3g}) = {atp['mean']:.3g} ATP"
+
+
+def _engines_build(options: argparse.Namespace) -> int:
+    settings, clock = _settings(options), SystemClock()
+    builder = TensorRTBackend.from_settings(settings).builder
+    with tqdm(total=1.0, bar_format="{percentage:3.0f}% |{bar:20}| {desc}", file=sys.stderr) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.set_description_str(progress.describe())
+            bar.update(progress.fraction - bar.n)
+
+        rows = engines.build(settings, builder, clock, show)
+    _print_plans(rows, as_json=options.json)
+    return 0
+
+
+def _engines_list(options: argparse.Namespace) -> int:
+    store = PlanStore(Path(_settings(options).engine_dir))
+    _print_plans(engines.list_plans(store, SystemClock()), as_json=options.json)
+    return 0
+
+
+def _engines_verify(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    builder = None
+    try:
+        builder = TensorRTBackend.from_settings(settings).builder
+    except EngineError as exc:
+        print(f"sage-edge: checksums alone are compared, no plan can be said to fit: {exc}", file=sys.stderr)
+    rows = engines.verify(settings, PlanStore(Path(settings.engine_dir)), builder, SystemClock())
+    _print_plans(rows, as_json=options.json)
+    if any(row["state"] not in ("ready", "whole") for row in rows):
+        return EXIT_INPUT
+    return 0 if builder else EXIT_START
+
+
+def _print_plans(rows: list[engines.Row], *, as_json: bool) -> None:
+    sys.stdout.write((json.dumps(rows, indent=2) if as_json else engines.as_table(rows)) + "\n")
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -45,6 +45,8 @@ class Settings:
     plugins: tuple[str, ...] = _setting(("vision",), "plugins to load, by entry-point name")
     vision_model: str = _setting("nuclei", "a model that ships, or the path of a model folder")
     precision: str = _setting("fp32", "which ONNX files to load", choices=("fp32", "fp16"))
+    backend: str = _setting("cpu", "what runs the networks", choices=("cpu", "tensorrt"))
+    engine_dir: str = _setting("var/engines", "where built TensorRT plans are kept")
     slots: int = _setting(8, "requests that each plugin refines together", least=1)
     queue_size: int = _setting(64, "requests that may wait for each plugin", least=1)
     threads: int = _setting(0, "threads of the engines and kernels; 0 means all cores", least=0)

@@ -35,7 +35,7 @@ def examine(settings: Settings) -> tuple[list[str], bool]:
         for name in settings.plugins
     ]
     checks.append(_check("telemetry   journal", lambda: _telemetry(settings)))
-    lines += [line for line, _ in checks] + ["gpu         " + _gpu()]
+    lines += [line for line, _ in checks] + ["gpu         " + _gpu(settings.backend)]
     return lines, all(ok for _, ok in checks)
 
 
@@ -66,7 +66,7 @@ def _telemetry(settings: Settings) -> str:
     return f"{folder}"
 
 
-def _gpu() -> str:
+def _gpu(backend: str) -> str:
     """Which backend serves, and what stands between this machine and its GPU."""
     try:
         ctypes.CDLL("libcuda.so.1")
@@ -74,4 +74,6 @@ def _gpu() -> str:
         return "not used: no NVIDIA driver here (libcuda.so.1 not found); engines run on the CPU"
     if importlib.util.find_spec("tensorrt") is None:
         return "not used: a driver is here, TensorRT is not; engines run on the CPU"
-    return "not used: this version runs its engines on the CPU only"
+    if backend == "tensorrt":
+        return "used by the networks; `sage-edge engines verify` looks at the plans"
+    return "not used: backend is cpu; engines run on the CPU"

@@ -19,7 +19,7 @@ class ConfigError(SageError):
 
 
 class EngineError(SageError):
-    """An engine file is missing, broken, or does not fit its manifest."""
+    """An engine file is missing, broken, or does not fit; or the backend that should run it is not here."""
 
     code = "bad_engine"
 
@@ -144,6 +144,12 @@ class DeadlineError(SageError):
     """The deadline is too near for even the initial answer. Try again with a later one."""
 
     code = "deadline_too_short"
+
+
+class BuildingError(SageError):
+    """The engines are being built at the start, and nothing is served before they are. Try again later."""
+
+    code = "building_engine"
 
 
 class ClosingError(SageError):

@@ -13,9 +13,11 @@ from PIL import Image
 from sage_edge.config import Settings
 from sage_edge.errors import ShapeError
 from sage_edge.irp import Answer, Invariants, IRPPlugin, IRPState
-from sage_edge.plugins.vision_model import VisionModel, find_model, load_model
+from sage_edge.plugins.vision_model import VisionModel, find_model, load_model, read_recipes
 from sage_edge.runtime import LatentSlots
+from sage_edge.runtime.backend import open_backend
 from sage_edge.runtime.program import Encoded, Float32
+from sage_edge.runtime.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ class VisionPlugin(IRPPlugin):
     def from_settings(cls, settings: Settings) -> VisionPlugin:
         """The plugin with the model that the settings name."""
         folder = find_model(settings.vision_model)
-        return cls(load_model(folder, precision=settings.precision, threads=settings.thread_count))
+        backend = open_backend(settings)
+        return cls(load_model(folder, precision=settings.precision, slots=settings.slots, backend=backend))
 
     @property
     def model_sha256(self) -> str:
@@ -162,6 +165,12 @@ class VisionPlugin(IRPPlugin):
 
     def _context(self, state: IRPState) -> dict[str, Float32]:
         return {name: state.meta[name][None] for name in self.context_shapes}
+
+
+def recipes(settings: Settings) -> list[Recipe]:
+    """How the engines of the model that the settings name are made."""
+    folder = find_model(settings.vision_model)
+    return list(read_recipes(folder, precision=settings.precision, slots=settings.slots).values())
 
 
 def _as_uint8(frame: NDArray[np.generic]) -> NDArray[np.uint8]:

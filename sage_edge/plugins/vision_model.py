@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import numpy as np
 from sage_edge import native
 from sage_edge.config import shared_file
 from sage_edge.errors import ConfigError, EngineError
-from sage_edge.runtime import OnnxEngine
+from sage_edge.runtime.backend import Backend
+from sage_edge.runtime.engine import Engine
+from sage_edge.runtime.recipe import Recipe, batch_widths
 
 GRAPHS = ("encoder", "step", "energy", "decoder")
 FORMAT = 1
@@ -68,10 +71,10 @@ class VisionModel:
     trust: TrustTable
     macs: dict[str, int]
     sha256: str
-    encoder: OnnxEngine
-    step: OnnxEngine
-    energy: OnnxEngine
-    decoder: OnnxEngine
+    encoder: Engine
+    step: Engine
+    energy: Engine
+    decoder: Engine
 
 
 def find_model(name: str) -> Path:
@@ -90,34 +93,59 @@ def find_model(name: str) -> Path:
     return folder
 
 
-def load_model(folder: Path, *, precision: str, threads: int) -> VisionModel:
+def load_model(folder: Path, *, precision: str, slots: int, backend: Backend) -> VisionModel:
     """Read a model folder and load its engines.
 
     Args:
         folder: Holds ``manifest.json`` and ``<graph>.<precision>.onnx`` for each of GRAPHS.
         precision: "fp32" or "fp16".
-        threads: Threads for one operator.
+        slots: Rows that an engine has to take at once.
+        backend: Makes the engines.
 
     Raises:
-        EngineError: The manifest is broken, a file is missing or differs from its digest, or a
-            graph's inputs and outputs are not those of the contract.
+        EngineError: The manifest is broken, a file is missing or differs from its digest, a
+            graph's inputs and outputs are not those of the contract, or the backend cannot run them.
     """
-    manifest_path = folder / "manifest.json"
-    try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise EngineError(f"{manifest_path}: expected format {FORMAT}, got {manifest['format']}")
+    recipes = read_recipes(folder, precision=precision, slots=slots)
+    engines = {graph: backend.open(recipe) for graph, recipe in recipes.items()}
+    with _manifest(folder) as manifest:
+        return _assemble(manifest, engines, sha256=recipes["step"].sha256)
+
+
+def read_recipes(folder: Path, *, precision: str, slots: int) -> dict[str, Recipe]:
+    """How a model's engines are made, by graph.
+
+    Raises:
+        EngineError: The manifest is broken.
+    """
+    with _manifest(folder) as manifest:
         files = {graph: f"{graph}.{precision}.onnx" for graph in GRAPHS}
-        engines = {
-            graph: OnnxEngine(folder / file, threads=threads, sha256=manifest["files"][file])
+        return {
+            graph: Recipe(
+                sha256=manifest["files"][file],
+                name=f"{manifest['name']}.{graph}.{precision}",
+                path=folder / file,
+                precision=precision,
+                widths=batch_widths(slots),
+            )
             for graph, file in files.items()
         }
-        return _assemble(manifest, engines, sha256=manifest["files"][files["step"]])
+
+
+@contextmanager
+def _manifest(folder: Path) -> Iterator[dict[str, Any]]:
+    """A model's manifest; whatever turns out to be missing in it is an EngineError that names the file."""
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise EngineError(f"{path}: expected format {FORMAT}, got {manifest['format']}")
+        yield manifest
     except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
-        raise EngineError(f"{manifest_path}: not a usable manifest: {type(exc).__name__}: {exc}") from exc
+        raise EngineError(f"{path}: not a usable manifest: {type(exc).__name__}: {exc}") from exc
 
 
-def _assemble(manifest: dict[str, Any], engines: dict[str, OnnxEngine], sha256: str) -> VisionModel:
+def _assemble(manifest: dict[str, Any], engines: dict[str, Engine], sha256: str) -> VisionModel:
     context: Sequence[str] = manifest["context"]
     engines["encoder"].require(["frame"], ["z", "energy", *context])
     engines["step"].require(["z", "step_size", *context], ["delta", "energy"])

@@ -5,14 +5,54 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sage_edge.errors import EngineError
+from sage_edge.runtime.recipe import read_onnx
 
 Tensors = Mapping[str, NDArray[np.float32]]
+
+
+class Engine(Protocol):
+    """A network with named inputs and outputs that share their first axis, the batch.
+
+    Threads: ``run`` may be called from several threads.
+    """
+
+    @property
+    def backend(self) -> str:
+        """What runs it, such as "onnxruntime-cpu"."""
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[Any, ...]]:
+        """Shape of each input; its first entry names the batch."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the outputs."""
+
+    def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Check the names of the network's ends.
+
+        Raises:
+            EngineError: A name is missing or unexpected.
+        """
+
+    def run(self, tensors: Tensors) -> dict[str, NDArray[np.float32]]:
+        """Run the network on float32 arrays; returns new arrays by name."""
+
+
+def require_ends(engine: Engine, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """What every engine's ``require`` does."""
+    if set(engine.inputs) != set(inputs) or not set(outputs) <= set(engine.outputs):
+        raise EngineError(
+            f"engine: expected inputs {sorted(inputs)} and outputs {sorted(outputs)}, "
+            f"got {sorted(engine.inputs)} and {sorted(engine.outputs)}"
+        )
 
 
 class OnnxEngine:
@@ -34,15 +74,8 @@ class OnnxEngine:
         Raises:
             EngineError: The file is missing, broken, or not the one that the digest names.
         """
-        try:
-            content = path.read_bytes()
-        except OSError as exc:
-            raise EngineError(f"{path}: engine file cannot be read: {exc.strerror}") from exc
+        content = read_onnx(path, sha256)
         self.sha256 = hashlib.sha256(content).hexdigest()
-        if sha256 is not None and self.sha256 != sha256:
-            raise EngineError(
-                f"{path}: expected sha256 {sha256[:12]}…, got {self.sha256[:12]}…; restore the file"
-            )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -62,11 +95,7 @@ class OnnxEngine:
         Raises:
             EngineError: A name is missing or unexpected.
         """
-        if set(self.inputs) != set(inputs) or not set(outputs) <= set(self.outputs):
-            raise EngineError(
-                f"engine: expected inputs {sorted(inputs)} and outputs {sorted(outputs)}, "
-                f"got {sorted(self.inputs)} and {sorted(self.outputs)}"
-            )
+        require_ends(self, inputs, outputs)
 
     def run(self, tensors: Tensors) -> dict[str, NDArray[np.float32]]:
         """Run the graph on float32 arrays that share their first axis; returns new arrays by name."""

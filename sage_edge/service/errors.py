@@ -37,6 +37,7 @@ STATUS: dict[type[errors.SageError], int] = {
     errors.UnauthorizedError: 401,
     errors.RateLimitError: 429,
     errors.DeadlineError: 503,
+    errors.BuildingError: 503,
     errors.ClosingError: 503,
     errors.CancelledRequestError: 499,  # nginx's number for a client that has gone; nobody reads it
 }

@@ -14,6 +14,7 @@ from sage_edge.errors import ConfigError
 from sage_edge.orchestrator import open_hrm
 from sage_edge.service.app import create_app
 from sage_edge.service.context import Context
+from sage_edge.service.starting import build_missing_engines
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +41,18 @@ class _DrainingServer(uvicorn.Server):
 
 
 def serve(settings: Settings) -> None:
-    """Load the engines, listen, and serve until SIGINT or SIGTERM; accepted requests are finished.
+    """Listen, load the engines (built first where they are missing), and serve until SIGINT or SIGTERM.
+
+    Accepted requests are finished.
 
     Raises:
         ConfigError: The address cannot be listened on, or a setting is unusable.
         EngineError: An engine file is missing or broken.
     """
     listener = _listen(settings.host, settings.port)
+    if not build_missing_engines(settings, listener):
+        log.info("stopped")
+        return
     hrm = open_hrm(settings)
     try:
         app = create_app(hrm)

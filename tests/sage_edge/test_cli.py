@@ -171,6 +171,8 @@ def test_what_cannot_start_is_said_in_one_line_with_exit_code_2(
         ["refine", "vision"],
         ["refine", "audio", "x.png"],
         ["telemetry"],
+        ["engines"],
+        ["engines", "sell"],
         ["telemetry", "tail", "-n", "-1", "x"],
         ["telemetry", "tail", "-n", "many", "x"],
         ["evaluate", "vision", "--split", "val"],

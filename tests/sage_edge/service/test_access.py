@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 import ssl
-import subprocess
 
 import httpx
 import pytest
@@ -170,28 +168,11 @@ def test_one_half_of_a_certificate_is_refused():
         load_settings({"tls_cert_file": "cert.pem"}, {})
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
 @pytest.mark.heavy
-def test_tls_by_files_serves_https_and_only_that(tmp_path, nuclei_bytes):
+def test_tls_by_files_serves_https_and_only_that(tmp_path, nuclei_bytes, certificate):
     from tests.sage_edge.service.test_process import Process
 
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    make = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-keyout",
-        key,
-        "-out",
-        cert,
-    ]
-    subprocess.run([*make, *names], check=True, capture_output=True)
+    cert, key = certificate
     flags = ("--tls-cert-file", cert, "--tls-key-file", key)
     with Process(tmp_path / "telemetry", *flags) as process:
         url = process.client.base_url

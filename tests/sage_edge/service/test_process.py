@@ -250,6 +250,17 @@ def test_a_bad_flag_stops_the_start(flags, words):
     assert_refused_to_start(flags, *words)
 
 
+def test_a_backend_that_does_not_load_stops_the_start_and_nothing_falls_back(tmp_path):
+    (tmp_path / "tensorrt.py").write_text(
+        "raise ImportError('libnvinfer.so.10: cannot open shared object file')"
+    )
+    assert_refused_to_start(
+        ["--backend", "tensorrt"],
+        "tensorrt is installed but does not load: libnvinfer.so.10",
+        environment={"PYTHONPATH": str(tmp_path)},
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -1,0 +1,113 @@
+"""What ``sage-edge engines`` does: build plans ahead of time, list them, and say which of them fit here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict
+from typing import Any
+
+from sage_edge.clock import Clock
+from sage_edge.config import Settings
+from sage_edge.plugins import load_recipes
+from sage_edge.runtime.building import BuildState, PlanBuilder, Progress
+from sage_edge.runtime.plans import PlanStore, Verdict
+from sage_edge.runtime.recipe import plan_name
+
+#: One plan as JSON: name, state, why; and, where its sidecar can be read, key, size, age and build time.
+Row = dict[str, Any]
+#: Seconds between two looks at a build.
+_LOOK_S = 0.2
+
+
+def build(
+    settings: Settings, builder: PlanBuilder, clock: Clock, show: Callable[[Progress], None]
+) -> list[Row]:
+    """Build every plan of the settings that does not fit yet; returns all of them.
+
+    The work is done on a thread of its own, so that Ctrl-C is ours and not TensorRT's.
+
+    Args:
+        settings: Name the plugins, models, precision and slots.
+        builder: Builds for this machine.
+        clock: For progress and ages.
+        show: Told about the progress some times a second.
+
+    Raises:
+        EngineError: A plan cannot be built, or the folder cannot be written to.
+    """
+    recipes, state = load_recipes(settings), BuildState(clock)
+    with ThreadPoolExecutor(1, thread_name_prefix="build") as background:
+        work = background.submit(builder.build, recipes, state)
+        try:
+            while wait([work], _LOOK_S).not_done:
+                show(state.snapshot())
+        except KeyboardInterrupt:
+            state.cancel()
+            raise
+    show(state.snapshot())
+    built = {name: Verdict("ready", "built") for name in work.result()}
+    return _rows(builder.store, builder.verdicts(recipes) | built, clock)
+
+
+def list_plans(store: PlanStore, clock: Clock) -> list[Row]:
+    """Every plan in the folder, and whether its files are whole; needs neither TensorRT nor a GPU."""
+    return _rows(store, {name: store.judge(name, None) for name in store.names()}, clock)
+
+
+def verify(settings: Settings, store: PlanStore, builder: PlanBuilder | None, clock: Clock) -> list[Row]:
+    """Recompute the checksum of every plan that the settings want, and say whether it fits this machine.
+
+    Args:
+        settings: Name the plugins, models, precision and slots.
+        store: The folder of plans.
+        builder: Knows the machine; None checks the files alone.
+        clock: For ages.
+    """
+    recipes = load_recipes(settings)
+    if builder is not None:
+        return _rows(store, builder.verdicts(recipes), clock)
+    names = [plan_name(recipe, width) for recipe in recipes for width in recipe.widths]
+    return _rows(store, {name: store.judge(name, None) for name in names}, clock)
+
+
+def _rows(store: PlanStore, verdicts: Mapping[str, Verdict], clock: Clock) -> list[Row]:
+    return [
+        {"name": name, "state": state, "why": why} | _recorded(store, name, clock)
+        for name, (state, why) in verdicts.items()
+    ]
+
+
+def _recorded(store: PlanStore, name: str, clock: Clock) -> Row:
+    try:
+        sidecar = store.sidecar(name)
+    except (OSError, ValueError):
+        return {}
+    return {
+        "digest": sidecar.key.digest,
+        **asdict(sidecar.key),
+        "size_bytes": sidecar.size_bytes,
+        "age_s": clock.unix_ns() // 10**9 - sidecar.built_unix_s,
+        "build_s": sidecar.build_s,
+    }
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """Rows for people."""
+    lines = [f"{'plan':<28} {'state':<8} {'key':<12} {'MiB':>7} {'age':>6}  {'built with':<18} why"]
+    for row in rows:
+        key, size, age, machine = "", "", "", ""
+        if "digest" in row:
+            key, size = row["digest"][:12], f"{row['size_bytes'] / 2**20:.2f}"
+            age, machine = _age(row["age_s"]), f"{row['tensorrt']} sm {row['sm']}"
+        lines.append(
+            f"{row['name']:<28} {row['state']:<8} {key:<12} {size:>7} {age:>6}  {machine:<18} {row['why']}"
+        )
+    return "\n".join(lines)
+
+
+def _age(age_s: int) -> str:
+    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
+        if age_s >= seconds:
+            return f"{age_s // seconds} {unit}"
+    return f"{age_s} s"
