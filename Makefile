@@ -13,7 +13,7 @@ RECIPE  := --config $(CONFIG) --data $(DATA)/nuclei_dsb2018 $(ARGS)
 TRAINED := --checkpoint build/vision/run/checkpoint.pt --out build/vision/models
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
-.PHONY: run demo build test test-core check lint bench train-vision test-training clean
+.PHONY: run demo build test test-core check check-cuda gpu-check lint bench train-vision test-training clean
 
 run: build ## serve, refine one real frame, go on serving until Ctrl-C
 	@$(BIN)/python demos/quickstart.py --port $(PORT) --keep-serving
@@ -30,6 +30,12 @@ test-core: $(VENV)/.test ## the C++ tests: plain, then under the sanitizers
 	$(BIN)/python tests/csrc/run.py
 
 check: lint test ## what CI runs
+
+check-cuda: $(VENV)/.test ## compile the CUDA sources for sm_87, sm_90 and aarch64, and against CUDA 12.6; needs no GPU
+	$(BIN)/python tests/csrc/check_cuda.py $(ARGS)
+
+gpu-check: ## build for this machine's GPU, test and measure; needs nvcc, torch, pybind11, CMake, ninja, and no network
+	$(PYTHON) -m benchmarks.gpu.check $(ARGS)
 
 lint: $(VENV)/.dev ## format, lint, types, room rules
 	$(BIN)/ruff format --check .
