@@ -1,6 +1,7 @@
 """Engines, and the refiners that tick slots with them."""
 
 from sage_edge.runtime.cpu_refiner import CpuRefiner, Finished, Job
+from sage_edge.runtime.cuda_refiner import CudaRefiner, DeviceProgram, open_loop
 from sage_edge.runtime.engine import OnnxEngine
 from sage_edge.runtime.estimate import Estimate
 from sage_edge.runtime.program import Encoded, SlotProgram
@@ -8,6 +9,8 @@ from sage_edge.runtime.slots import FirstStates, LatentSlots, SlotStates
 
 __all__ = [
     "CpuRefiner",
+    "CudaRefiner",
+    "DeviceProgram",
     "Encoded",
     "Estimate",
     "Finished",
@@ -17,4 +20,5 @@ __all__ = [
     "OnnxEngine",
     "SlotProgram",
     "SlotStates",
+    "open_loop",
 ]
