@@ -30,6 +30,22 @@ Graph empty_graph() {
   return Graph(graph);
 }
 
+/// The node that what is captured next will follow.
+cudaGraphNode_t last_captured(cudaStream_t stream) {
+  cudaStreamCaptureStatus status;
+  const cudaGraphNode_t* nodes = nullptr;
+  std::size_t count = 0;
+#if CUDART_VERSION >= 13000  // one argument more: data of the edges
+  SAGE_CUDA_TRY(cudaStreamGetCaptureInfo(stream, &status, nullptr, nullptr, &nodes, nullptr, &count));
+#else
+  SAGE_CUDA_TRY(cudaStreamGetCaptureInfo(stream, &status, nullptr, nullptr, &nodes, &count));
+#endif
+  if (count != 1) {
+    throw CudaError("head of a WHILE graph: expected one last node, got " + std::to_string(count));
+  }
+  return nodes[0];
+}
+
 /// Adds a WHILE node after `before`. @returns its body, which belongs to `graph`.
 cudaGraph_t add_while(cudaGraph_t graph, cudaGraphConditionalHandle condition, cudaGraphNode_t before) {
   cudaGraphNodeParams parameters = {};
@@ -38,7 +54,7 @@ cudaGraph_t add_while(cudaGraph_t graph, cudaGraphConditionalHandle condition, c
   parameters.conditional.type = cudaGraphCondTypeWhile;
   parameters.conditional.size = 1;
   cudaGraphNode_t node;
-#if CUDART_VERSION >= 13000  // one argument more: data of the edges
+#if CUDART_VERSION >= 13000  // likewise
   SAGE_CUDA_TRY(cudaGraphAddNode(&node, graph, &before, nullptr, 1, &parameters));
 #else
   SAGE_CUDA_TRY(cudaGraphAddNode(&node, graph, &before, 1, &parameters));
@@ -87,11 +103,16 @@ Graph while_graph(const EnqueueWithCondition& head, const EnqueueWithCondition& 
   Graph graph = empty_graph();
   cudaGraphConditionalHandle condition;
   SAGE_CUDA_TRY(cudaGraphConditionalHandleCreate(&condition, graph.get(), 0, cudaGraphCondAssignDefault));
-  const Graph first = capture([&](cudaStream_t on) { head(condition, on); }, stream);
-  cudaGraphNode_t node;
-  SAGE_CUDA_TRY(cudaGraphAddChildGraphNode(&node, graph.get(), nullptr, 0, first.get()));
+  cudaGraphNode_t last;
   capture_into(
-      add_while(graph.get(), condition, node), [&](cudaStream_t on) { body(condition, on); }, stream);
+      graph.get(),
+      [&](cudaStream_t on) {
+        head(condition, on);
+        last = last_captured(on);
+      },
+      stream);
+  capture_into(
+      add_while(graph.get(), condition, last), [&](cudaStream_t on) { body(condition, on); }, stream);
   return graph;
 }
 

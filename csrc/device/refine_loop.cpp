@@ -169,6 +169,13 @@ void RefineLoop::try_modes(LoopMode wanted) {
   }
 }
 
+/// A graph that is ready to be launched: its first launch would load it, and allocate.
+GraphExec RefineLoop::loaded(const Graph& graph) const {
+  GraphExec exec = instantiate(graph);
+  SAGE_CUDA_TRY(cudaGraphUpload(exec.get(), stream_.get()));
+  return exec;
+}
+
 void RefineLoop::build(Lane& lane) {
   const Width width = lane.width;
   const cudaStream_t stream = stream_.get();
@@ -176,14 +183,14 @@ void RefineLoop::build(Lane& lane) {
   const Graph engine = capture([&](cudaStream_t on) { body_(width.slots, on); }, stream);
   if (node_count(engine) == 0) throw CudaError("step engine: expected it to enqueue work, captured nothing");
   if (mode_ == LoopMode::kHostGraphs) {
-    lane.begin = instantiate(capture([&](cudaStream_t on) { enqueue_begin(width, on); }, stream));
-    lane.tick = instantiate(capture([&](cudaStream_t on) { enqueue_tick(width, on); }, stream));
+    lane.begin = loaded(capture([&](cudaStream_t on) { enqueue_begin(width, on); }, stream));
+    lane.tick = loaded(capture([&](cudaStream_t on) { enqueue_tick(width, on); }, stream));
     return;
   }
   const auto condition = [&](cudaGraphConditionalHandle handle, cudaStream_t on) {
     SAGE_CUDA_TRY(launch_set_condition(handle, &state_.data()->go_on, on));
   };
-  lane.loop = instantiate(while_graph(
+  lane.loop = loaded(while_graph(
       [&](cudaGraphConditionalHandle handle, cudaStream_t on) {
         enqueue_begin(width, on);
         condition(handle, on);
@@ -265,7 +272,10 @@ std::vector<std::int32_t> RefineLoop::drive(double timeout_s) {
   std::vector<std::int32_t> done = take_done();
   while (done.empty() && under_way_ > 0) {
     if (!going()) {
-      begin();
+      // What the last launch had still to do when it decided to stop, before anything new is begun.
+      SAGE_CUDA_TRY(cudaStreamSynchronize(stream_.get()));
+      done = take_done();
+      if (done.empty()) begin();
     } else if (mode_ != LoopMode::kWhileGraph) {
       tick();
     } else {
@@ -273,7 +283,7 @@ std::vector<std::int32_t> RefineLoop::drive(double timeout_s) {
       nap = std::min(2 * nap, kLongestNap);
       look_for_errors();
     }
-    done = take_done();
+    if (done.empty()) done = take_done();
     if (monotonic_ns() >= end_ns) break;
   }
   return done;
@@ -294,8 +304,6 @@ bool RefineLoop::going() const {
 }
 
 void RefineLoop::begin() {
-  // What the last launch had still to do when it decided to stop must be over before anything is timed.
-  SAGE_CUDA_TRY(cudaStreamSynchronize(stream_.get()));
   if (monotonic_ns() - calibrated_ns_ > kRecalibrate_ns) calibrate_clock();
   lane_ = &choose_lane();
   ++launches_;

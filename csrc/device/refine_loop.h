@@ -128,6 +128,7 @@ class RefineLoop {
   void make_lanes();
   void make_arrays();
   void build(Lane& lane);
+  GraphExec loaded(const Graph& graph) const;
   void enqueue_begin(const Width& width, cudaStream_t stream) const;
   void enqueue_tick(const Width& width, cudaStream_t stream) const;
   void try_modes(LoopMode wanted);

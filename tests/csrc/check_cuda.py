@@ -14,8 +14,12 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "check-cuda"
@@ -74,13 +78,23 @@ def run(*command: str | Path, **options: object) -> str:
     return f"{done.stdout}{done.stderr}"
 
 
+def in_parallel(call: Callable[[Path], T], sources: Sequence[Path]) -> list[T]:
+    """The call's results for every source, as many at once as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(call, sources))
+
+
 # Kernels: warnings, spills, registers.
 
 
 def check_kernels(nvcc: Path) -> str:
     """Compile every kernel for every chip; no spills, and registers as docs/CUDA.md says."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    usages = [usage for source in KERNELS for usage in compile_kernel(nvcc, source)]
+    usages = [
+        usage
+        for found in in_parallel(lambda source: compile_kernel(nvcc, source), KERNELS)
+        for usage in found
+    ]
     spilling = [usage for usage in usages if usage.spilled_bytes]
     if spilling:
         raise SystemExit(f"kernels that spill registers: {spilling}")
@@ -167,23 +181,18 @@ def check_toolkit126(nvcc: Path) -> str:
     if clang is None:
         return "skipped: needs clang-19, which only root can install here"
     toolkit = make_toolkit126(nvcc)
-    for source in KERNELS:
-        chip = ["--cuda-gpu-arch=sm_87", f"--cuda-path={toolkit}", "-Wno-unknown-cuda-version"]
-        options = [
-            "-x",
-            "cuda",
-            *chip,
-            "-std=c++17",
-            "-O2",
-            "-ffp-contract=off",
-            f"-I{ROOT / 'csrc'}",
-            "-fPIC",
-        ]
-        run(clang, *options, "-c", source, "-o", BUILD / f"{source.stem}.126.o")
+    in_parallel(lambda source: kernel126(clang, toolkit, source), KERNELS)
     for source in HOST_SOURCES:
         includes = [f"-I{ROOT / 'csrc'}", "-isystem", toolkit / "include"]
         run("g++", "-std=c++17", "-fsyntax-only", *WARNINGS, *includes, source)
     return f"{len(KERNELS)} kernels for sm_87 and {len(HOST_SOURCES)} host sources"
+
+
+def kernel126(clang: str, toolkit: Path, source: Path) -> None:
+    """One kernel for sm_87 by clang."""
+    chip = ["--cuda-gpu-arch=sm_87", f"--cuda-path={toolkit}", "-Wno-unknown-cuda-version"]
+    options = ["-std=c++17", "-O2", "-ffp-contract=off", f"-I{ROOT / 'csrc'}", "-fPIC"]
+    run(clang, "-x", "cuda", *chip, *options, "-c", source, "-o", BUILD / f"{source.stem}.126.o")
 
 
 def install(package: str, program: str) -> str | None:
@@ -262,8 +271,9 @@ def check_aarch64(nvcc: Path) -> str:
         / "lib"
     )
     module = BUILD / "_cuda.aarch64.so"
-    kernels = [cross_kernel(nvcc, compiler, source) for source in KERNELS]
-    host = [cross_source(nvcc, compiler, source) for source in MODULE_SOURCES]
+    wheels("pybind11", "any", "pybind11>=2.13")  # once, before several ask for it
+    kernels = in_parallel(lambda source: cross_kernel(nvcc, compiler, source), KERNELS)
+    host = in_parallel(lambda source: cross_source(nvcc, compiler, source), MODULE_SOURCES)
     libraries = [f"-L{runtime}", "-l:libcudart_static.a", "-ldl", "-lrt", "-lpthread"]
     run(compiler, "-shared", "-o", module, *kernels, *host, *libraries)
     return inspect(module)
