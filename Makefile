@@ -5,6 +5,10 @@ PORT   ?= 8080
 DATA   ?=
 ARGS   ?=
 
+# Whether the core gets its CUDA module: AUTO (where there is a CUDA compiler), ON or OFF.
+SAGE_CUDA ?= AUTO
+export SAGE_CUDA
+
 VENV   := .venv
 BIN    := $(VENV)/bin
 CORE   := $(shell find csrc CMakeLists.txt pyproject.toml -type f 2>/dev/null)
@@ -66,7 +70,11 @@ $(VENV)/.pip:
 	$(BIN)/python -m pip install --upgrade "pip>=25.1"
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.pip $(CORE)
+$(VENV)/.cuda-%: $(VENV)/.pip
+	@rm -f $(VENV)/.cuda-*
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.pip $(VENV)/.cuda-$(SAGE_CUDA) $(CORE)
 	@echo "==> installing packages and compiling the core (one to two minutes the first time)"
 	$(BIN)/python -m pip install --editable .
 	@touch $@

@@ -31,6 +31,8 @@ BUILD = ROOT / "build" / "gpu-check"
 PACKAGE = BUILD / "package"
 PROGRAMS = ("kernels", "loop", "mailbox")
 SANITIZERS = ("memcheck", "racecheck")
+#: Of the host, in a WHILE graph: a launch and its end are shared by all the ticks between them.
+MOST_CALLS_PER_TICK = 0.05
 
 
 class Step(NamedTuple):
@@ -200,8 +202,31 @@ def sanitize(tool: str, limit_s: float) -> str:
 
 
 def run_program(name: str, limit_s: float) -> Any:
-    """What one of the programs wrote."""
-    return json.loads(call([BUILD / "benchmarks" / "gpu" / f"gpu_{name}"], limit_s))
+    """What one of the programs wrote, if that is what must be.
+
+    Raises:
+        StepError: It failed, or broke a promise.
+    """
+    results = json.loads(call([BUILD / "benchmarks" / "gpu" / f"gpu_{name}"], limit_s))
+    broken = broken_promises(results)
+    if broken:
+        raise StepError(f"{'; '.join(broken)}: {json.dumps(results)}")
+    return results
+
+
+def broken_promises(results: dict[str, Any]) -> list[str]:
+    """What a program's results show that must never be, whatever the speed."""
+    broken = []
+    for mode in results.get("loop", {}).get("modes", []):
+        calls = mode["cuda_calls_per_tick"]
+        if mode["mode"] == "while_graph" and calls is not None and calls > MOST_CALLS_PER_TICK:
+            broken.append(f"the WHILE graph's host made {calls} CUDA calls per tick")
+    mailbox = results.get("mailbox")
+    if mailbox and mailbox["torn"]:
+        broken.append(f"{mailbox['torn']} torn records")
+    if mailbox and mailbox["read"] + mailbox["lost"] != mailbox["records"]:
+        broken.append("records that were neither read nor counted as lost")
+    return broken
 
 
 def run_rivals(limit_s: float) -> Any:

@@ -73,3 +73,37 @@ def test_the_summary_shows_each_size_beside_its_rivals(capsys):
     assert "1.50x" in shown
     assert "while_graph: 9.0 us per tick" in shown
     assert "NO" in shown
+
+
+def loop_of(mode, calls):
+    return {"loop": {"modes": [{"mode": mode, "cuda_calls_per_tick": calls}]}}
+
+
+def mailbox_of(**fields):
+    return {"mailbox": {"records": 100, "read": 90, "lost": 10, "torn": 0} | fields}
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        {"latent_step": []},
+        loop_of("while_graph", 0.01),
+        loop_of("while_graph", None),
+        loop_of("launches", 4.0),
+        mailbox_of(),
+    ],
+)
+def test_results_that_keep_every_promise_pass(results):
+    assert check.broken_promises(results) == []
+
+
+@pytest.mark.parametrize(
+    ("results", "what"),
+    [
+        (loop_of("while_graph", 1.0), "made 1.0 CUDA calls per tick"),
+        (mailbox_of(torn=2), "2 torn records"),
+        (mailbox_of(lost=9), "neither read nor counted"),
+    ],
+)
+def test_a_broken_promise_is_named(results, what):
+    assert what in check.broken_promises(results)[0]

@@ -155,7 +155,8 @@ def test_half_precision_rounds_once_per_step(elements):
     for state, got, summary in zip(states, best, summaries, strict=True):
         expected = state
         for _ in range(summary.best_step):
-            expected = (expected.astype(np.float32) * np.float32(0.75)).astype(np.float16)
+            delta = (expected * np.float16(-0.5)).astype(np.float32)
+            expected = (expected.astype(np.float32) + np.float32(0.5) * delta).astype(np.float16)
         assert got.tobytes() == expected.tobytes()
 
 
