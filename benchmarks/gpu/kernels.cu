@@ -48,6 +48,7 @@ class Step {
              elements,
              0.0,
              0};
+    SAGE_CUDA_TRY(cudaDeviceSynchronize());
   }
 
   std::size_t bytes(bool saves_best) const { return (saves_best ? 4 : 3) * elements_ * sizeof(T); }
@@ -101,6 +102,7 @@ double copy_us(std::size_t bytes, cudaStream_t stream) {
   const std::size_t half = bytes / 2;
   const std::size_t sets = std::max<std::size_t>(2, kFootprint / bytes);
   const sage::DeviceArray<char> from(sets * half), to(sets * half);
+  SAGE_CUDA_TRY(cudaDeviceSynchronize());
   return bench::time_us(stream, 20, [&](int turn) {
     const std::size_t at = static_cast<std::size_t>(turn) % sets * half;
     SAGE_CUDA_TRY(cudaMemcpyAsync(to.data() + at, from.data() + at, half, cudaMemcpyDeviceToDevice, stream));

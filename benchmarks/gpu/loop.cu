@@ -132,6 +132,7 @@ int main() {
   const bool counting = count_calls();
   const sage::Stream stream = sage::make_stream();
   const sage::DeviceArray<float> z(kSlots * kElements), delta(kSlots * kElements), terms(kSlots);
+  SAGE_CUDA_TRY(cudaDeviceSynchronize());
   std::printf("{\"loop\": {\"slots\": %d, \"elements\": %llu, \"modes\": [", kSlots,
               static_cast<unsigned long long>(kElements));
   for (const sage::LoopMode mode :

@@ -77,6 +77,7 @@ void round_trips(cudaStream_t stream) {
   sage::Record record;
   sage::DeviceArray<std::uint64_t> word(1);
   const sage::MappedArray<std::uint64_t> landing(1);
+  SAGE_CUDA_TRY(cudaDeviceSynchronize());
   for (std::uint64_t i = 0; i < 5000; ++i) {
     double start_us = bench::now_us();
     stamp_kernel<<<1, 1, 0, stream>>>(ring.device, i);

@@ -50,7 +50,7 @@ inline Event make_event() {
   return Event(event);
 }
 
-/// Zeroed memory of the current device.
+/// Memory of the current device, zeroed on the default stream: who uses another one waits first.
 ///
 /// @throws CudaError when the device refuses, e.g. for want of memory.
 template <class T>

@@ -135,6 +135,8 @@ void RefineLoop::make_arrays() {
   const std::vector<float> sizes(slots_.size(), shape_.step_size);
   SAGE_CUDA_TRY(cudaMemcpy(slots_.data(), free_slots.data(), slots_.size_bytes(), cudaMemcpyHostToDevice));
   SAGE_CUDA_TRY(cudaMemcpy(step_size_.data(), sizes.data(), step_size_.size_bytes(), cudaMemcpyHostToDevice));
+  // Zeroing and copying may outlast their calls, and the loop's streams do not wait for the default one.
+  SAGE_CUDA_TRY(cudaDeviceSynchronize());
 }
 
 void RefineLoop::make_lanes() {

@@ -81,5 +81,5 @@ def test_every_job_ends_as_on_the_cpu_in_every_bit():
         for name in ("step_idx", "E", "best_step", "halt_reason"):
             assert getattr(got.summary, name) == getattr(expected.summary, name), name
         # NumPy adds the first energies up in pairs, the loop one after the other.
-        assert got.summary.E0 == pytest.approx(expected.summary.E0, rel=1e-14)
+        assert pytest.approx(expected.summary.E0, rel=1e-14) == got.summary.E0
         assert got.answer.tobytes() == expected.answer.tobytes()
