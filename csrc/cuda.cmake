@@ -15,6 +15,7 @@ set_target_properties(sage_device PROPERTIES
 target_link_libraries(sage_device PUBLIC sage_core CUDA::cudart_static)
 target_include_directories(sage_device PUBLIC csrc)
 # No fused multiply-add: the same bits as on the CPU. Errors name a file by its place in the repository.
-target_compile_options(sage_device PRIVATE
-  $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false --expt-relaxed-constexpr>
-  $<$<COMPILE_LANGUAGE:CXX>:-fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=>)
+set(from_root -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=)
+target_compile_options(sage_device PUBLIC
+  $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false --expt-relaxed-constexpr -Xcompiler=${from_root}>
+  $<$<COMPILE_LANGUAGE:CXX>:${from_root}>)

@@ -72,7 +72,6 @@ class RefineLoop {
   const LoopShape& shape() const { return shape_; }
   std::int32_t slots() const { return shape_.widths.back(); }
   const BodyArrays& body_arrays() const { return body_arrays_; }
-  cudaStream_t stream() const { return stream_.get(); }
 
   /// Runs `body` once for each width, so that it initialises itself, and captures it. The first mode from
   /// `wanted` on that works here is kept.

@@ -79,10 +79,11 @@ class Block {
     const unsigned lane = thread % kWarp;
     Warp& warp = warps_[thread / kWarp];
     const std::size_t lanes = std::min<std::size_t>(kWarp, fibers_.size() - thread / kWarp * kWarp);
-    std::memcpy(&warp.values[lane], &value, sizeof value);
+    // Two boards in turn: who writes to one again has seen everybody leave it.
+    std::uint64_t* board = warp.boards[warp.meeting.round % 2];
+    std::memcpy(&board[lane], &value, sizeof value);
     meet(warp.meeting, lanes);
-    if (lane + step < lanes) std::memcpy(&value, &warp.values[lane + step], sizeof value);
-    meet(warp.meeting, lanes);
+    if (lane + step < lanes) std::memcpy(&value, &board[lane + step], sizeof value);
     return value;
   }
 
@@ -98,7 +99,7 @@ class Block {
   };
   struct Warp {
     Meeting meeting;
-    std::uint64_t values[kWarp];
+    std::uint64_t boards[2][kWarp];
   };
   struct Fiber {
     ucontext_t context;

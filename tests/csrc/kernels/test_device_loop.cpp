@@ -284,7 +284,7 @@ void check_records(const std::vector<sage::Record>& got, const std::vector<sage:
 }  // namespace
 
 TEST("every run has the records and the best state that the CPU gives it, whatever slot it has") {
-  for (const std::size_t elements : {1U, 7U, 4096U, 4100U, 9001U}) {
+  for (const std::size_t elements : {1U, 7U, 4096U, 4100U, 8201U}) {
     const Engine engine{elements};
     Device<float> device(engine, 3, 8);
     for (std::uint64_t run_id = 0; run_id < 8; ++run_id) device.hand_in(run_id, (run_id * 3) % 8);
