@@ -7,7 +7,8 @@ ARGS   ?=
 
 # Whether the core gets its CUDA module: AUTO (where there is a CUDA compiler), ON or OFF.
 SAGE_CUDA ?= AUTO
-export SAGE_CUDA
+# The build's alone: the service would take it for a setting.
+unexport SAGE_CUDA
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -76,7 +77,7 @@ $(VENV)/.cuda-%: $(VENV)/.pip
 
 $(VENV)/.built: $(VENV)/.pip $(VENV)/.cuda-$(SAGE_CUDA) $(CORE)
 	@echo "==> installing packages and compiling the core (one to two minutes the first time)"
-	$(BIN)/python -m pip install --editable .
+	SAGE_CUDA=$(SAGE_CUDA) $(BIN)/python -m pip install --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.built
