@@ -7,6 +7,10 @@ ARGS   ?=
 
 BASE_IMAGE ?= debian:bookworm-slim
 ENGINE ?= $(if $(shell command -v docker),docker,podman)
+# Whether the core gets its CUDA module: AUTO (where there is a CUDA compiler), ON or OFF.
+SAGE_CUDA ?= AUTO
+# The build's alone: the service would take it for a setting.
+unexport SAGE_CUDA
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -16,7 +20,7 @@ RECIPE  := --config $(CONFIG) --data $(DATA)/nuclei_dsb2018 $(ARGS)
 TRAINED := --checkpoint build/vision/run/checkpoint.pt --out build/vision/models
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
-.PHONY: run demo build image image-test arm64-test test test-core check lint bench train-vision test-training test-tensorrt clean
+.PHONY: run demo build image image-test arm64-test test test-core check check-cuda gpu-check lint bench train-vision test-training test-tensorrt clean
 
 run: build ## serve, refine one real frame, go on serving until Ctrl-C
 	@$(BIN)/python demos/quickstart.py --port $(PORT) --keep-serving
@@ -44,6 +48,12 @@ test-core: $(VENV)/.test ## the C++ tests: plain, then under the sanitizers
 	$(BIN)/python tests/csrc/run.py
 
 check: lint test ## what CI runs
+
+check-cuda: $(VENV)/.test ## compile the CUDA sources for sm_87, sm_90 and aarch64, and against CUDA 12.6; needs no GPU
+	$(BIN)/python tests/csrc/check_cuda.py $(ARGS)
+
+gpu-check: ## build for this machine's GPU, test and measure; needs nvcc, torch, pybind11, CMake, ninja, and no network
+	$(PYTHON) -m benchmarks.gpu.check $(ARGS)
 
 lint: $(VENV)/.dev ## format, lint, types, room rules
 	$(BIN)/ruff format --check .
@@ -79,9 +89,13 @@ $(VENV)/.pip:
 	$(BIN)/python -m pip install --upgrade "pip>=25.1"
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.pip $(CORE)
+$(VENV)/.cuda-%: $(VENV)/.pip
+	@rm -f $(VENV)/.cuda-*
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.pip $(VENV)/.cuda-$(SAGE_CUDA) $(CORE)
 	@echo "==> installing packages and compiling the core (one to two minutes the first time)"
-	$(BIN)/python -m pip install --editable .
+	SAGE_CUDA=$(SAGE_CUDA) $(BIN)/python -m pip install --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.built

@@ -35,7 +35,10 @@ def examine(settings: Settings) -> tuple[list[str], bool]:
         for name in settings.plugins
     ]
     checks.append(_check("telemetry   journal", lambda: _telemetry(settings)))
-    lines += [line for line, _ in checks] + ["gpu         " + _gpu(settings.backend)]
+    lines += [line for line, _ in checks] + [
+        "cuda        " + _cuda(),
+        "gpu         " + _gpu(settings.backend),
+    ]
     return lines, all(ok for _, ok in checks)
 
 
@@ -64,6 +67,13 @@ def _telemetry(settings: Settings) -> str:
             "in memory only and counted as lost; choose another --telemetry-dir"
         )
     return f"{folder}"
+
+
+def _cuda() -> str:
+    """Whether the core was built for GPUs, and which it finds."""
+    if not native.BUILT_WITH_CUDA:
+        return "not built in: no CUDA compiler when this was built; `SAGE_CUDA=ON make build` insists on one"
+    return "built in; " + (", ".join(native.cuda_devices()) or "no device that it can use")
 
 
 def _gpu(backend: str) -> str:

@@ -24,6 +24,12 @@ class EngineError(SageError):
     code = "bad_engine"
 
 
+class DeviceError(SageError):
+    """The GPU or its driver refused, failed or is not here; the message names the call."""
+
+    code = "device_failed"
+
+
 class InputError(SageError):
     """A caller sent something that cannot be used; the message says what was expected and what came."""
 

@@ -1,11 +1,14 @@
-"""The one door to the compiled core: rings, slots, the halting rule, the latent step and QPs.
+"""The one door to the compiled core: rings, slots, the halting rule, the latent step, QPs, and the GPU.
 
 Everything here is a thin, typed name for something in ``sage_edge._core``; its documentation is there too.
+``RefineLoop``, ``TensorView`` and ``mapped_ring`` come from ``sage_edge._cuda``, which a build without a CUDA
+compiler leaves out; asking for them then raises a DeviceError.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 try:
     from sage_edge._core import (
@@ -29,6 +32,7 @@ except ModuleNotFoundError as exc:
     raise ModuleNotFoundError("sage_edge is not built here: run `make build`") from exc
 
 from sage_edge import _core
+from sage_edge.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
+    "BUILT_WITH_CUDA",
     "HALT_REASONS",
     "RECORD_DTYPE",
     "HaltPolicy",
@@ -51,12 +56,19 @@ __all__ = [
     "ThreadPool",
     "TrustStatistics",
     "advance_many",
+    "cuda_devices",
+    "device_count",
     "halt_reason",
     "latent_step",
     "observe",
     "solve_qp",
     "trust_statistics",
 ]
+
+BUILT_WITH_CUDA: Final[bool] = find_spec("sage_edge._cuda") is not None
+"""Whether this build has the loop on the GPU; it needs no driver to be imported."""
+
+_FROM_CUDA = ("RefineLoop", "TensorView", "mapped_ring")
 
 RECORD_DTYPE: Final[np.dtype[np.void]] = _core.record_dtype()
 """The 64 bytes of a telemetry record; the fields are those of ``Record`` in csrc/core/record.h."""
@@ -150,3 +162,34 @@ def trust_statistics(history: Sequence[float]) -> TrustStatistics:
         ShapeError: The history is empty.
     """
     return TrustStatistics(*_core.trust_statistics(history))
+
+
+def device_count() -> int:
+    """CUDA devices that can be used here; 0 without a driver, and in a build without CUDA."""
+    if not BUILT_WITH_CUDA:
+        return 0
+    from sage_edge import _cuda
+
+    return _cuda.device_count()
+
+
+def cuda_devices() -> list[str]:
+    """Name and compute capability of each CUDA device that can be used here."""
+    if not BUILT_WITH_CUDA:
+        return []
+    from sage_edge import _cuda
+
+    return _cuda.device_names()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM_CUDA:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if not BUILT_WITH_CUDA:
+        raise DeviceError(
+            f"{name}: expected a build with CUDA, this one is without: install the CUDA toolkit and run "
+            "`SAGE_CUDA=ON make build`"
+        )
+    from sage_edge import _cuda
+
+    return getattr(_cuda, name)

@@ -3,6 +3,7 @@
 #include "bindings/arrays.h"
 #include "bindings/halt_names.h"
 #include "bindings/module.h"
+#include "bindings/run_summary.h"
 #include "core/ring_memory.h"
 #include "core/slot_table.h"
 
@@ -27,16 +28,6 @@ std::tuple<std::size_t, std::optional<std::string>> admit(SlotTable& slots, std:
   first.charge_us = charge_us;
   const std::size_t slot = slots.admit(run_id, policy, branch, first);
   return {slot, wire_name(slots.run(slot).halt_reason())};
-}
-
-/// The fields of sage_edge.native.RunSummary, in its order.
-auto summary_fields(const SlotTable& slots, std::size_t slot) {
-  const Run& run = slots.run(slot);
-  return std::make_tuple(run.run_id(), run.step_idx(), run.E(), run.E0(), run.best_E(), run.best_step(),
-                         wire_name(run.halt_reason()), run.residual(), run.spent_us(),
-                         run.trust().monotonicity_ratio(), run.trust().dE_variance(),
-                         run.trust().convergence_rate(run.E0(), run.E()), run.best_is_current(),
-                         run.feasible(), run.branch(), run.rewinds(), run.best_feasible());
 }
 
 /// One value of each live run, in order of the slots.
@@ -151,8 +142,10 @@ Raises:
 
 Returns:
     Where the run that is in `slot` now came from; `slot` itself if it was the last.)")
-      .def("summary_fields", &summary_fields, py::arg("slot"),
-           "The run in a slot, as the fields of sage_edge.native.RunSummary.");
+      .def(
+          "summary_fields",
+          [](const SlotTable& slots, std::size_t slot) { return summary_fields(slots.run(slot)); },
+          py::arg("slot"), "The run in a slot, as the fields of sage_edge.native.RunSummary.");
 }
 
 }  // namespace sage::bindings

@@ -87,6 +87,12 @@ class Run {
     rewound_ = false;
   }
 
+  /// Sets other limits for the steps to come.
+  SAGE_HD void limit(std::int32_t max_steps, std::int64_t deadline_ns) {
+    policy_.max_steps = max_steps;
+    policy_.deadline_ns = deadline_ns;
+  }
+
   /// Whether a state would become the best: a feasible one beats any that is not, then the lower energy wins,
   /// and of two equals the earlier stays. What is not finite never does.
   SAGE_HD bool improves(double E, bool feasible) const {

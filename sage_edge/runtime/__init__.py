@@ -1,6 +1,7 @@
 """Engines, and the refiners that tick slots with them."""
 
 from sage_edge.runtime.cpu_refiner import CpuRefiner, Finished, Follower, Job
+from sage_edge.runtime.cuda_refiner import CudaRefiner, DeviceProgram, open_loop
 from sage_edge.runtime.engine import OnnxEngine
 from sage_edge.runtime.estimate import BatchEstimate, Estimate
 from sage_edge.runtime.program import Encoded, SlotProgram
@@ -9,6 +10,8 @@ from sage_edge.runtime.slots import FirstStates, LatentSlots, Restored, SlotStat
 __all__ = [
     "BatchEstimate",
     "CpuRefiner",
+    "CudaRefiner",
+    "DeviceProgram",
     "Encoded",
     "Estimate",
     "Finished",
@@ -20,4 +23,5 @@ __all__ = [
     "Restored",
     "SlotProgram",
     "SlotStates",
+    "open_loop",
 ]

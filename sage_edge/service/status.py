@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from sage_edge import native
 from sage_edge.config import VERSION
 from sage_edge.orchestrator import Ledger, Servable
 from sage_edge.service import openapi
@@ -35,13 +36,14 @@ async def readyz(request: Request) -> JSONResponse:
 
 @router.get("/v1/status", summary="What runs where", **openapi.STATUS)
 async def status(request: Request) -> dict[str, Any]:
-    """Version, state, energy account, backend and load of each plugin, and the telemetry's own health."""
+    """Version, state, GPUs, energy account, backend and load of each plugin, and the telemetry's health."""
     context = context_of(request)
     return {
         "version": VERSION,
         "state": context.state,
         "profile": context.settings.profile,
         "uptime_s": context.since_ms(context.started_ns) / 1e3,
+        "cuda": {"built": native.BUILT_WITH_CUDA, "devices": native.cuda_devices()},
         "price": {"power_w": context.settings.power_w, "source": "declared"},
         "allocation": context.settings.allocation,
         "ledger": _describe_ledger(context.hrm.ledger),

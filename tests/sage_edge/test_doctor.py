@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import pytest
 
-from sage_edge import Settings
+from sage_edge import Settings, native
 from sage_edge.config import shared_file
 from sage_edge.doctor import examine
 
@@ -27,6 +27,16 @@ def test_it_names_the_system_the_packages_and_the_backend():
         assert f"{package} {version(package)}" in found["packages"]
     assert found["plugin"] == "vision: onnxruntime-cpu"
     assert "64-byte records" in found["core"]
+
+
+def test_it_says_whether_the_core_was_built_for_gpus(monkeypatch):
+    monkeypatch.setattr(native, "BUILT_WITH_CUDA", False)
+    assert "SAGE_CUDA=ON make build" in examined()[0]["cuda"]
+    monkeypatch.setattr(native, "BUILT_WITH_CUDA", True)
+    monkeypatch.setattr(native, "cuda_devices", lambda: [])
+    assert examined()[0]["cuda"] == "built in; no device that it can use"
+    monkeypatch.setattr(native, "cuda_devices", lambda: ["Orin (sm_87)"])
+    assert examined()[0]["cuda"] == "built in; Orin (sm_87)"
 
 
 def test_it_says_why_no_gpu_is_used():

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 import sage_edge
+from sage_edge import native
 from tests.wire import post_vector
 
 
@@ -19,6 +20,7 @@ def test_the_status_says_what_runs_where(service):
     vision = status["plugins"]["vision"]
     assert status["version"] == sage_edge.__version__
     assert (status["state"], status["profile"]) == ("ready", "edge")
+    assert status["cuda"] == {"built": native.BUILT_WITH_CUDA, "devices": native.cuda_devices()}
     assert status["uptime_s"] > 0
     assert vision["backend"] == "onnxruntime-cpu"
     assert len(vision["model_sha256"]) == 64
