@@ -76,6 +76,8 @@ def manifest(
         "task": "semantic_segmentation",
         "classes": list(recipe.data.classes),
         "palette": [list(colour) for colour in recipe.data.palette],
+        "void": recipe.data.void,
+        "drive_letters": recipe.data.drive_letters,
         "input": {"height": recipe.data.height_px, "width": recipe.data.width_px},
         "context": ["ctx"],
         "state": {

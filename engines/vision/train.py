@@ -2,14 +2,15 @@
 
 A second run with ``--head-of CHECKPOINT`` fits the head alone to the nets of a finished one, on frames that
 the nets were not trained on where the recipe keeps some. A run is resumed from ``checkpoint.pt`` in its
-output folder as if it had never stopped; ``--iterations`` shortens it for a first look. With a GPU the whole
-set lies on it.
+output folder as if it had never stopped; ``--iterations`` shortens it, or what is left of it. With
+a GPU the whole set lies on it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,8 @@ class Trainer:
         rates = (settings.learning_rate, settings.learning_rate * settings.trunk_rate)
         groups = [{"params": fresh, "lr": rates[0]}, {"params": pretrained, "lr": rates[1]}]
         self.optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, list(rates), total_steps=iterations, pct_start=WARM_UP_SHARE
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, lambda iteration: rate_at(iteration / iterations)
         )
         self.iteration = 0
 
@@ -102,7 +103,7 @@ class Trainer:
         partial.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Go on where a checkpoint of the same recipe, length and device stopped."""
+        """Go on where a checkpoint of the same recipe and device stopped; what is left may be shortened."""
         saved = torch.load(path, map_location=self.device, weights_only=True)
         for name in MODULES:
             getattr(self, name).load_state_dict(saved[name])
@@ -119,6 +120,13 @@ def load_weights(recipe: Recipe, checkpoint: Path) -> GlanceAndRefine:
     average.load_state_dict(saved["average"])
     net: GlanceAndRefine = average.module
     return net.eval()
+
+
+def rate_at(done: float) -> float:
+    """Say how much of the learning rate to use when a share of the run is done: up a line, down a cosine."""
+    if done < WARM_UP_SHARE:
+        return 0.04 + 0.96 * done / WARM_UP_SHARE
+    return 0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))
 
 
 def draw_batch(iteration: int, frames: int, batch: int, seed: int) -> Tensor:

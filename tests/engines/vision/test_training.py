@@ -18,7 +18,7 @@ from engines.vision.graphs import EncoderGraph, EnergyGraph, StepGraph, tile_cel
 from engines.vision.losses import disturb, divergence, judge, some_tiles  # noqa: E402
 from engines.vision.macs import count_macs  # noqa: E402
 from engines.vision.nets import MARK, normalise_exposure, per_tile  # noqa: E402
-from engines.vision.train import Trainer, draw_batch, load_weights, train  # noqa: E402
+from engines.vision.train import Trainer, draw_batch, load_weights, rate_at, train  # noqa: E402
 from engines.vision.trajectory import Graphs  # noqa: E402
 from tests.engines.vision.frames import nuclei_frames  # noqa: E402
 
@@ -255,3 +255,12 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(tmp_pa
         assert len((out / "losses.jsonl").read_text().splitlines()) == 4
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
+
+
+def test_the_learning_rate_rises_falls_and_ends_at_nothing():
+    rates = [rate_at(done / 60) for done in range(61)]
+    assert rates.index(max(rates)) == 4
+    assert max(rates) == pytest.approx(1)
+    assert rates[:5] == sorted(rates[:5])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] == pytest.approx(0)
