@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def evaluate(hrm: HRM, frames: Labelled, *, void: int | None = None) -> dict[str
     }
     with tqdm(total=len(frames) * len(budgets), unit="frame", desc="evaluate") as bar:
         for name, budget in budgets.items():
-            report["runs"][name] = _run(hrm, plugin, frames, budget, void, bar)
+            report["runs"][name] = measure(hrm, frames, budget, void=void, on_frame=bar.update)
     report["trust"] = _trust(hrm, plugin, frames, void)
     full, default = report["runs"][f"steps_{last}"], report["runs"]["default"]
     report["compute_saved"] = full["mean_macs"] / default["mean_macs"]
@@ -68,9 +68,28 @@ def vision_of(hrm: HRM) -> VisionPlugin:
     return plugin
 
 
-def _run(
-    hrm: HRM, plugin: VisionPlugin, frames: Labelled, budget: Budget, void: int | None, bar: tqdm[Any]
+def measure(
+    hrm: HRM,
+    frames: Labelled,
+    budget: Budget,
+    *,
+    void: int | None = None,
+    on_frame: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
+    """Refine every frame within one budget.
+
+    Args:
+        hrm: An orchestrator that serves ``vision``.
+        frames: The split.
+        budget: Of each frame.
+        void: The label of pixels that do not count; by default what the model's manifest says.
+        on_frame: Called after each frame.
+
+    Returns:
+        mIoU, by class and by drive, mean steps and multiply-adds, milliseconds, and what trust promised.
+    """
+    plugin = vision_of(hrm)
+    void = plugin.model.void if void is None else void
     classes = len(plugin.model.classes)
     per_frame, steps, trusts, times_ms, names = [], [], [], [], []
     for labelled, result in _refined(hrm, frames, budget):
@@ -79,7 +98,7 @@ def _run(
         trusts.append(result.trust or 0.0)
         times_ms.append(result.refine_ms)
         names.append(labelled.name[: plugin.model.drive_letters])
-        bar.update()
+        on_frame()
     total = np.sum(per_frame, axis=0)
     if not total.any():
         raise ParameterError(f"labels: expected pixels that count, got only --void {void}")
