@@ -18,7 +18,7 @@ def by_block(confusions: NDArray[np.int64], blocks: Sequence[str]) -> NDArray[np
     Neighbours in a video are no independent draws; their blocks are, nearly.
     """
     _, member = np.unique(blocks, return_inverse=True)
-    summed = np.zeros((member.max() + 1, *confusions.shape[1:]), np.int64)
+    summed = np.zeros((member.max() + 1, *confusions.shape[1:]), confusions.dtype)
     np.add.at(summed, member, confusions)
     return summed
 

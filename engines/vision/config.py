@@ -53,6 +53,7 @@ class NetConfig:
         tile_cells: Width of a tile, in cells.
         logit_px: Width of what one logit covers, in pixels.
         glance: ``plain``, or ``lite0`` for the first stages of EfficientNet-Lite0.
+        close_look: How the refiner sees pixels: ``plain``, as they are, or through stages of ``lite0``.
         features: Channels of what the glance finds in a cell.
         refiner_widths: Channels between the refiner's convolutions.
         reread_features: Whether the refiner's last layer reads the features of the glance again.
@@ -69,6 +70,7 @@ class NetConfig:
     glance: str
     features: int
     refiner_widths: tuple[int, int]
+    close_look: str = "plain"
     reread_features: bool = False
 
 
@@ -90,6 +92,7 @@ class TrainConfig:
         seed, batch, iterations, head_iterations: Of the nets, and of the head alone.
         learning_rate, weight_decay, average_decay: Of AdamW and of the running average of the weights.
         class_weight: How much a pixel counts, by the order of the classes.
+        tile_share: Of the tiles of a crop, drawn at random, that an iteration refines.
         glance_iterations: So many iterations, the first, fit the glance alone.
         trunk_rate: The learning rate of pretrained weights, over that of the others.
         distillation: How much the glance learns from what the refiner makes of it.
@@ -103,6 +106,7 @@ class TrainConfig:
     weight_decay: float
     average_decay: float
     class_weight: tuple[float, ...]
+    tile_share: float
     glance_iterations: int = 0
     trunk_rate: float = 1.0
     distillation: float = 0.0

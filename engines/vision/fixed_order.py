@@ -18,16 +18,12 @@ def fixed_order(net: GlanceAndRefine, order: NDArray[np.int64]) -> Stepper:
         order: A permutation of the tiles; step k takes the k-th handful of it.
     """
     handful = net.config.tiles_per_step
-    side = net.config.tile_cells
-    rows, columns = (cells // side for cells in net.grid)
 
     def step(z: Floats, ctx: Floats, index: int) -> tuple[Floats, Floats]:
-        chosen = torch.zeros(rows * columns, dtype=torch.bool)
-        chosen[order[index * handful : (index + 1) * handful]] = True
-        mask = chosen.view(rows, columns).repeat_interleave(side, 0).repeat_interleave(side, 1)
+        chosen = torch.from_numpy(order[index * handful : (index + 1) * handful])
         latent, context = torch.from_numpy(z), torch.from_numpy(ctx)
         with torch.no_grad():
-            after = torch.where(mask, net.refine_all(latent, context), latent)
+            after = net.refine_tiles(latent, context, chosen)
             return after.numpy(), net.energy(after, context).numpy()
 
     return step

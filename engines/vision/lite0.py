@@ -1,4 +1,4 @@
-"""A glance through the first five stages of EfficientNet-Lite0, so that ImageNet weights can be its start.
+"""Looks through the first stages of EfficientNet-Lite0, so that ImageNet weights can be their start.
 
 M. Tan and Q. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019; the Lite
 variants have no squeeze-and-excitation and clip at 6. Tensors are named as in ``efficientnet_lite_pytorch``.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -15,8 +16,9 @@ from torch.nn import functional as F  # noqa: N812
 #: Blocks of a stage as (repeats, kernel, stride, expansion, output channels).
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
 STEM_CHANNELS = 32
-#: Blocks that the pyramid reads, and what they give: at 1/4, 1/8, 1/16 and 1/32 of the frame, seen at half.
-TAPS = {0: 16, 2: 24, 4: 40, 10: 112}
+#: The last block of a stage that is read, and its channels: at 1/2, 1/4, 1/8 and 1/16 of what is looked at.
+GLANCE_TAPS = {0: 16, 2: 24, 4: 40, 10: 112}
+CLOSE_TAPS = {0: 16, 2: 24, 4: 40}
 #: The trunk learned from (x - 0.498) / 0.502; ImageNet then has about this deviation, and our frames have 1.
 INPUT_DEVIATION = 0.55
 
@@ -62,26 +64,27 @@ class _Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """[B, 3, H, W] of deviation 1 -> the outputs of TAPS, from the finest to the coarsest."""
+    """[B, 3, H, W] of deviation 1 -> the outputs of the blocks ``taps``, from the finest to the coarsest."""
 
-    def __init__(self) -> None:
+    def __init__(self, taps: dict[int, int]) -> None:
         super().__init__()
+        self.taps = taps
         self._conv_stem = _SameConv(3, STEM_CHANNELS, 3, 2, bias=False)
         self._bn0 = _norm(STEM_CHANNELS)
         self._blocks = nn.ModuleList()
         inputs = STEM_CHANNELS
         for repeats, kernel, stride, expansion, outputs in STAGES:
-            for repeat in range(repeats):
+            for repeat in range(repeats if len(self._blocks) <= max(taps) else 0):
                 self._blocks.append(_Block(inputs, outputs, kernel, 1 if repeat else stride, expansion))
                 inputs = outputs
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Return what the pyramid reads."""
+        """Return what is read."""
         x = F.relu6(self._bn0(self._conv_stem(pixels)))
         taps = []
         for number, block in enumerate(self._blocks):
             x = block(x)
-            if number in TAPS:
+            if number in self.taps:
                 taps.append(x)
         return taps
 
@@ -106,8 +109,8 @@ class LiteGlance(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.trunk = Trunk()
-        self.laterals = nn.ModuleList(nn.Conv2d(channels, features, 1) for channels in TAPS.values())
+        self.trunk = Trunk(GLANCE_TAPS)
+        self.laterals = nn.ModuleList(nn.Conv2d(channels, features, 1) for channels in GLANCE_TAPS.values())
         self.merges = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(features, features, 3, padding=1, bias=False), nn.BatchNorm2d(features), nn.ReLU()
@@ -124,6 +127,21 @@ class LiteGlance(nn.Module):
         x = self.merges[0](at_16 + _grown(at_32, at_16))
         x = self.merges[1](at_8 + _grown(x, at_8))
         return F.relu(at_4 + _grown(x, at_4))
+
+
+class CloseLook(nn.Module):
+    """The look at a crop, at full resolution: [N, 3, 4 n, 4 n] -> [N, channels, n, n], n x n cells."""
+
+    channels = 4 * CLOSE_TAPS[0] + CLOSE_TAPS[2] + CLOSE_TAPS[4]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = Trunk(CLOSE_TAPS)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return what is seen in every cell; the finest stage has four values there for each channel."""
+        at_2, at_4, at_8 = self.trunk(pixels)
+        return torch.cat((F.pixel_unshuffle(at_2, 2), at_4, _grown(at_8, at_4)), dim=1)
 
 
 def _grown(coarse: Tensor, like: Tensor) -> Tensor:

@@ -35,14 +35,17 @@ def judge(z: Tensor, labels: Tensor, class_weight: Tensor, logit_px: int) -> tup
     return per_cell(loss), per_cell((logits.detach().argmax(1) != labels) * weight)
 
 
-def some_tiles(like: Tensor, tile_cells: int) -> Tensor:
-    """Choose tiles at random, another share for every frame: [B, 1, h, w] of bool."""
-    frames, _, height, width = like.shape
-    chance = torch.rand(frames, 1, 1, 1, device=like.device)
-    shape = (frames, 1, -(-height // tile_cells), -(-width // tile_cells))
-    chosen = torch.rand(shape, device=like.device) < chance
-    cells = chosen.repeat_interleave(tile_cells, 2).repeat_interleave(tile_cells, 3)
-    return cells[:, :, :height, :width]
+def tiles_of(cells: Tensor, side: int, chosen: Tensor) -> Tensor:
+    """Cut the chosen tiles out of a map: [B, C, h, w], int64 [B, m] -> [B m, C, side, side]."""
+    patches = F.unfold(cells, side, stride=side).transpose(1, 2)
+    frames = torch.arange(len(cells), device=cells.device)[:, None]
+    return patches[frames, chosen].unflatten(2, (-1, side, side)).flatten(0, 1)
+
+
+def draw_tiles(frames: int, tiles: int, share: float, device: torch.device) -> Tensor:
+    """Draw a share of the tiles of every frame, without repeats: int64 [B, m]."""
+    count = max(1, round(share * tiles))
+    return torch.rand(frames, tiles, device=device).argsort(dim=1)[:, :count]
 
 
 def disturb(z: Tensor, sigma: float, limit: float) -> Tensor:
@@ -68,35 +71,32 @@ def glance_loss(
 def training_loss(
     net: GlanceAndRefine, frames: Tensor, labels: Tensor, class_weight: Tensor, config: TrainConfig
 ) -> dict[str, Tensor]:
-    """Unroll refinements: one from the glance and, in half of the batches, one from a mix of both.
+    """Glance at every frame, and refine some tiles of each.
 
-    Every start is disturbed in half of the frames. The head learns on each state the error rate that the
-    refinement left and its measured drop, and never pulls at the states themselves. The glance learns from
-    the labels, and from what the refiner made of it.
+    The glance is disturbed in half of the frames before it is refined. The head learns on each tile the
+    error rate that the refinement left and its measured drop, and never pulls at the states themselves. The
+    glance learns from the labels, and from what the refiner made of it.
 
     Returns:
         Scalars ``glance``, ``distilled``, ``refined``, ``left`` and ``gain``, to be added up.
     """
-    tile_cells, logit_px = net.config.tile_cells, net.config.logit_px
+    side, logit_px = net.config.tile_cells, net.config.logit_px
     z, context = net.encode(normalise_exposure(frames))
-    glance, _ = judge(z, labels, class_weight, logit_px)
-    refined, left, gain = [], [], []
-    state = z
-    for _ in range(1 + int(torch.randint(2, ()))):
-        state = disturb(state.detach(), net.config.noise_sigma, net.config.limit)
-        after = net.refine_all(state, context)
-        _, wrong_before = judge(state, labels, class_weight, logit_px)
-        loss_after, wrong_after = judge(after, labels, class_weight, logit_px)
-        refined.append(loss_after.mean())
-        logit, promise = net.predict(state, context)
-        left.append(F.binary_cross_entropy_with_logits(logit, wrong_after))
-        measured = 100 * per_tile(wrong_before - wrong_after, tile_cells)
-        gain.append(F.smooth_l1_loss(per_tile(promise, tile_cells), measured))
-        state = torch.where(some_tiles(z, tile_cells), after, z)
+    state = disturb(z.detach(), net.config.noise_sigma, net.config.limit)
+    crops = net.cut(state, context)
+    chosen = draw_tiles(*crops.shape[:2], config.tile_share, z.device)
+    after = net.refiner(crops[torch.arange(len(z), device=z.device)[:, None], chosen].flatten(0, 1))
+    truth = F.pixel_unshuffle(labels[:, None].float(), CELL_PX)
+    truth = F.pixel_shuffle(tiles_of(truth, side, chosen), CELL_PX)[:, 0].long()
+    _, wrong_before = judge(tiles_of(state, side, chosen), truth, class_weight, logit_px)
+    refined, wrong_after = judge(after, truth, class_weight, logit_px)
+    left, promise = (tiles_of(cells, side, chosen) for cells in net.predict(state, context))
+    measured = 100 * per_tile(wrong_before - wrong_after, side)
+    divergent = divergence(tiles_of(z, side, chosen), after, net.config.classes)
     return {
-        "glance": 0.5 * glance.mean(),
-        "distilled": config.distillation * divergence(z, after, net.config.classes),
-        "refined": torch.stack(refined).mean(),
-        "left": torch.stack(left).mean(),
-        "gain": 0.1 * torch.stack(gain).mean(),
+        "glance": 0.5 * judge(z, labels, class_weight, logit_px)[0].mean(),
+        "distilled": config.distillation * divergent,
+        "refined": refined.mean(),
+        "left": F.binary_cross_entropy_with_logits(left, wrong_after),
+        "gain": 0.1 * F.smooth_l1_loss(per_tile(promise, side), measured),
     }

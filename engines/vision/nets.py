@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the name that every torch program uses)
 
 from engines.vision.config import NetConfig
-from engines.vision.lite0 import LiteGlance
+from engines.vision.lite0 import CloseLook, LiteGlance
 
 CELL_PX = 4
 PIXEL_CHANNELS = 3 * CELL_PX * CELL_PX
@@ -125,13 +125,15 @@ class Refiner(nn.Module):
     [N, Z + 48 + features, n + 2 HALO_CELLS, n + 2 HALO_CELLS] -> [N, Z, n, n].
     """
 
-    def __init__(self, config: NetConfig, seen: int, latent: int) -> None:
+    def __init__(self, config: NetConfig, latent: int) -> None:
         super().__init__()
         first, second = config.refiner_widths
-        self.limit = config.limit
+        self.limit, self.latent = config.limit, latent
         self.reread = config.features if config.reread_features else 0
+        self.look = CloseLook() if config.close_look == "lite0" else None
+        looked = CloseLook.channels if self.look else PIXEL_CHANNELS
         self.layers = nn.Sequential(
-            nn.Conv2d(latent + seen, first, 1),
+            nn.Conv2d(latent + looked + config.features, first, 1),
             nn.ReLU(),
             nn.Conv2d(first, second, 3),
             nn.ReLU(),
@@ -142,11 +144,18 @@ class Refiner(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """Return the refined and marked latent, inside the bounds of the state."""
-        hidden = self.layers(crops)
+        hidden = self.layers(self._looked_at(crops))
         if self.reread:
             inner = slice(HALO_CELLS, -HALO_CELLS)
             hidden = torch.cat((hidden, crops[:, -self.reread :, inner, inner]), dim=1)
         return F.pad(self.last(hidden), MARK, value=self.limit).clamp(-self.limit, self.limit)
+
+    def _looked_at(self, crops: Tensor) -> Tensor:
+        """Put what the close look sees in the place of the pixels."""
+        if self.look is None:
+            return crops
+        z, pixels, features = crops.tensor_split((self.latent, self.latent + PIXEL_CHANNELS), dim=1)
+        return torch.cat((z, self.look(F.pixel_shuffle(pixels, CELL_PX)), features), dim=1)
 
 
 class GlanceAndRefine(nn.Module):
@@ -163,7 +172,7 @@ class GlanceAndRefine(nn.Module):
         self.glance = GLANCES[config.glance](config.features)
         self.first_guess = nn.Conv2d(config.features, self.latent - 1, 1)
         self.head = Head(self.seen_channels, self.latent, config.limit)
-        self.refiner = Refiner(config, self.seen_channels, self.latent)
+        self.refiner = Refiner(config, self.latent)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -200,7 +209,28 @@ class GlanceAndRefine(nn.Module):
         """Return what the refiner reads, with a rim of zeros: [B, Z + X', h + 2 halo, w + 2 halo]."""
         return F.pad(torch.cat((z, context[:, : self.seen_channels]), dim=1), (HALO_CELLS,) * 4)
 
+    def cut(self, z: Tensor, context: Tensor) -> Tensor:
+        """Cut every tile out, with its halo: [B, T, Z + X', n + 2 halo, n + 2 halo]."""
+        side = self.config.tile_cells + 2 * HALO_CELLS
+        patches = F.unfold(self.haloed(z, context), side, stride=self.config.tile_cells)
+        return patches.transpose(1, 2).unflatten(2, (-1, side, side))
+
+    def refine_tiles(self, z: Tensor, context: Tensor, chosen: Tensor) -> Tensor:
+        """Refine the tiles of those numbers, int64 [m], in every frame: [B, Z, h, w] -> [B, Z, h, w]."""
+        side = self.config.tile_cells
+        crops = self.cut(z, context)[:, chosen]
+        refined = self.refiner(crops.flatten(0, 1)).unflatten(0, crops.shape[:2])
+        patches = F.unfold(z, side, stride=side)
+        patches[..., chosen] = refined.flatten(2).transpose(1, 2)
+        return F.fold(patches, z.shape[-2:], side, stride=side)
+
     def refine_all(self, z: Tensor, context: Tensor) -> Tensor:
         """Refine every tile at once: [B, Z, h, w] -> [B, Z, h, w]."""
-        refined: Tensor = self.refiner(self.haloed(z, context))
-        return refined
+        rows, columns = (cells // self.config.tile_cells for cells in z.shape[-2:])
+        return self.refine_tiles(z, context, torch.arange(rows * columns, device=z.device))
+
+    @property
+    def pretrained(self) -> list[nn.Module]:
+        """The parts that can start from ImageNet weights."""
+        looks = (self.glance, self.refiner.look)
+        return [look.trunk for look in looks if isinstance(look, LiteGlance | CloseLook)]

@@ -23,7 +23,6 @@ from engines.vision.augment import vary
 from engines.vision.config import Recipe, load_recipe
 from engines.vision.curve import draw_curve
 from engines.vision.data import LabelledFrames, load_split
-from engines.vision.lite0 import LiteGlance
 from engines.vision.losses import glance_loss, training_loss
 from engines.vision.nets import GlanceAndRefine
 
@@ -39,7 +38,8 @@ class Trainer:
         recipe: What to train and how.
         iterations: The length of the schedule.
         head_of: A checkpoint; all but the head is taken from it and stays as it is.
-        trunk: ImageNet weights for the glance to start from.
+        trunk: ImageNet weights to start from.
+        start: A checkpoint of another recipe; what has the same name and shape is taken from it.
         device: Where to train.
     """
 
@@ -49,19 +49,21 @@ class Trainer:
         iterations: int,
         head_of: Path | None = None,
         trunk: Path | None = None,
+        start: Path | None = None,
         device: str = "cpu",
     ) -> None:
         torch.manual_seed(recipe.train.seed)
         settings = self.settings = recipe.train
-        self.device, self.head_only = device, head_of is not None
+        self.device = device
+        self.glance_iterations = 0 if head_of or start else settings.glance_iterations
         self.class_weight = torch.tensor(settings.class_weight, device=device)
         net = load_weights(recipe, head_of) if head_of else GlanceAndRefine(recipe.net)
-        pretrained: list[torch.nn.Parameter] = []
-        if isinstance(net.glance, LiteGlance):
-            if trunk:
-                net.glance.trunk.load(trunk)
-            pretrained = list(net.glance.trunk.parameters())
-        net.requires_grad_(not self.head_only).head.requires_grad_(True)
+        for part in net.pretrained if trunk else []:
+            part.load(trunk)
+        if start:
+            take_what_fits(net, start)
+        pretrained = [weight for part in net.pretrained for weight in part.parameters()]
+        net.requires_grad_(head_of is None).head.requires_grad_(True)
         self.net = net.to(device, memory_format=torch.channels_last)
         average = get_ema_multi_avg_fn(settings.average_decay)
         self.average = AveragedModel(self.net, multi_avg_fn=average, use_buffers=True)
@@ -79,7 +81,7 @@ class Trainer:
         """Take one optimiser step; return the parts of the loss."""
         frames = frames.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device, torch.bfloat16):
-            if self.iteration < self.settings.glance_iterations and not self.head_only:
+            if self.iteration < self.glance_iterations:
                 parts = glance_loss(self.net, frames, labels, self.class_weight)
             else:
                 parts = training_loss(self.net, frames, labels, self.class_weight, self.settings)
@@ -111,6 +113,15 @@ class Trainer:
         torch.set_rng_state(saved["random"]["cpu"].cpu())
         if self.device == "cuda":
             torch.cuda.set_rng_state(saved["random"]["cuda"].cpu())
+
+
+def take_what_fits(net: GlanceAndRefine, checkpoint: Path) -> None:
+    """Copy the averaged weights of another recipe's checkpoint wherever name and shape are the same."""
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
+    own = net.state_dict()
+    named = {name.removeprefix("module."): value for name, value in saved.items()}
+    fits = {name: value for name, value in named.items() if name in own and own[name].shape == value.shape}
+    net.load_state_dict(fits, strict=False)
 
 
 def load_weights(recipe: Recipe, checkpoint: Path) -> GlanceAndRefine:
@@ -168,6 +179,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder with train/ and trainannot/")
     parser.add_argument("--out", type=Path, required=True, help="where checkpoint and log go")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of the trunk, a safetensors file")
+    parser.add_argument("--start-of", type=Path, help="take what fits from another recipe's checkpoint")
     parser.add_argument("--iterations", type=int, help="instead of the recipe's")
     parser.add_argument("--head-of", type=Path, help="fit the head alone, to the nets of this checkpoint")
     parser.add_argument("--threads", type=int, default=2)
@@ -179,7 +191,7 @@ def main() -> None:
     planned = recipe.train.head_iterations if args.head_of else recipe.train.iterations
     iterations = args.iterations or planned
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    trainer = Trainer(recipe, iterations, args.head_of, args.weights, device)
+    trainer = Trainer(recipe, iterations, args.head_of, args.weights, args.start_of, device)
     train(trainer, recipe, data, args.out, iterations)
 
 

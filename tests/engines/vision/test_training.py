@@ -15,7 +15,7 @@ from engines.vision.data import VOID, LabelledFrames  # noqa: E402
 from engines.vision.export import export_all  # noqa: E402
 from engines.vision.fixed_order import fixed_order  # noqa: E402
 from engines.vision.graphs import EncoderGraph, EnergyGraph, StepGraph, tile_cells  # noqa: E402
-from engines.vision.losses import disturb, divergence, judge, some_tiles  # noqa: E402
+from engines.vision.losses import disturb, divergence, draw_tiles, judge, tiles_of  # noqa: E402
 from engines.vision.macs import count_macs  # noqa: E402
 from engines.vision.nets import MARK, normalise_exposure, per_tile  # noqa: E402
 from engines.vision.train import Trainer, draw_batch, load_weights, rate_at, train  # noqa: E402
@@ -217,9 +217,31 @@ def test_a_latent_diverges_from_itself_by_nothing_and_from_another_by_more():
     assert divergence(z, other, classes=3) > 0.1
 
 
-def test_tiles_are_chosen_whole():
-    chosen = some_tiles(torch.zeros(3, 1, 32, 32), 8).float()
-    assert set(per_tile(chosen, 8).flatten().tolist()) <= {0.0, 1.0}
+def test_drawn_tiles_are_an_even_share_without_repeats():
+    torch.manual_seed(0)
+    chosen = draw_tiles(500, 12, 0.25, torch.device("cpu"))
+    assert chosen.shape == (500, 3)
+    assert all(len(set(row)) == 3 for row in chosen.tolist())
+    assert chosen.flatten().bincount(minlength=12).float().std() < 30  # 125 each, deviation about 10
+
+
+def test_a_tile_is_cut_from_where_it_lies():
+    cells = torch.arange(2 * 3 * 8 * 12.0).view(2, 3, 8, 12)
+    chosen = torch.tensor([[0, 5], [4, 2]])
+    one, two, three, four = tiles_of(cells, 4, chosen)
+    torch.testing.assert_close(one, cells[0, :, :4, :4])
+    torch.testing.assert_close(two, cells[0, :, 4:, 8:])
+    torch.testing.assert_close(three, cells[1, :, 4:, 4:8])
+    torch.testing.assert_close(four, cells[1, :, :4, 8:])
+
+
+def test_weights_that_fit_are_taken_from_another_recipe(recipe, trained):
+    other = replace(recipe, net=replace(recipe.net, refiner_widths=(16, 16)))
+    started = Trainer(other, ITERATIONS, start=trained[2]).net.state_dict()
+    source = load_weights(recipe, trained[2]).state_dict()
+    same = {name for name in started if torch.equal(started[name], source.get(name, torch.empty(0)))}
+    assert {name for name in started if name.startswith(("glance.", "head."))} <= same
+    assert "refiner.layers.0.weight" not in same
 
 
 def test_counted_macs_are_those_of_the_layers(net, models):
