@@ -106,13 +106,13 @@ class Trainer:
 
     def resume(self, path: Path) -> None:
         """Go on where a checkpoint of the same recipe and device stopped; what is left may be shortened."""
-        saved = torch.load(path, map_location=self.device, weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
         for name in MODULES:
             getattr(self, name).load_state_dict(saved[name])
         self.iteration = saved["iteration"]
-        torch.set_rng_state(saved["random"]["cpu"].cpu())
+        torch.set_rng_state(saved["random"]["cpu"])
         if self.device == "cuda":
-            torch.cuda.set_rng_state(saved["random"]["cuda"].cpu())
+            torch.cuda.set_rng_state(saved["random"]["cuda"])
 
 
 def take_what_fits(net: GlanceAndRefine, checkpoint: Path) -> None:
