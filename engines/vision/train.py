@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from engines.vision.losses import glance_loss, training_loss
 from engines.vision.nets import GlanceAndRefine
 
 WARM_UP_SHARE = 1 / 15
-SAVE_EVERY = 100
+SAVE_EVERY_S = 120.0
 MODULES = ("net", "average", "optimiser", "schedule")
 
 
@@ -151,14 +152,22 @@ def draw_batch(iteration: int, frames: int, batch: int, seed: int) -> Tensor:
     return torch.tensor([int(orders[int(p) // frames][int(p) % frames]) for p in places])
 
 
+def forget_after(log: Path, iteration: int) -> None:
+    """Drop the lines of iterations that came after the last checkpoint and will be run again."""
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if json.loads(line)["iteration"] <= iteration))
+
+
 def train(trainer: Trainer, recipe: Recipe, data: LabelledFrames, out: Path, iterations: int) -> None:
     """Train to the end, saving ``checkpoint.pt``, ``losses.jsonl`` and ``losses.png`` on the way."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, log_path = out / "checkpoint.pt", out / "losses.jsonl"
     if checkpoint.exists():
         trainer.resume(checkpoint)
+        forget_after(log_path, trainer.iteration)
     frames = torch.from_numpy(data.frames).permute(0, 3, 1, 2).contiguous().to(trainer.device)
     labels = torch.from_numpy(data.labels).to(trainer.device)
+    saved_s = time.monotonic()
     with log_path.open("a") as log, tqdm(total=iterations, initial=trainer.iteration, mininterval=5) as bar:
         while trainer.iteration < iterations:
             chosen = draw_batch(trainer.iteration, len(data), recipe.train.batch, recipe.train.seed)
@@ -166,9 +175,10 @@ def train(trainer: Trainer, recipe: Recipe, data: LabelledFrames, out: Path, ite
             bar.update()
             bar.set_postfix({name: f"{value:.3f}" for name, value in parts.items()}, refresh=False)
             log.write(json.dumps({"iteration": trainer.iteration, **parts}) + "\n")
-            if trainer.iteration % SAVE_EVERY == 0 or trainer.iteration == iterations:
-                trainer.save(checkpoint)
+            if time.monotonic() - saved_s > SAVE_EVERY_S or trainer.iteration == iterations:
                 log.flush()
+                trainer.save(checkpoint)
+                saved_s = time.monotonic()
                 draw_curve(log_path, out / "losses.png")
 
 

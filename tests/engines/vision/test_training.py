@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -272,6 +273,8 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(tmp_pa
         for stop in stops:
             trainer = Trainer(recipe, 4)
             train(trainer, recipe, data, out, stop)
+            with (out / "losses.jsonl").open("a") as log:  # as if killed after its last checkpoint
+                log.write("" if stop == 4 else json.dumps({"iteration": stop + 1}) + "\n")
         weights.append(trainer.net.state_dict())
         assert (out / "losses.png").stat().st_size > 0
         assert len((out / "losses.jsonl").read_text().splitlines()) == 4
