@@ -15,9 +15,13 @@ unexport SAGE_CUDA
 VENV   := .venv
 BIN    := $(VENV)/bin
 CORE   := $(shell find csrc CMakeLists.txt pyproject.toml -type f 2>/dev/null)
-CONFIG  := engines/vision/configs/nuclei.toml
-RECIPE  := --config $(CONFIG) --data $(DATA)/nuclei_dsb2018 $(ARGS)
-TRAINED := --checkpoint build/vision/run/checkpoint.pt --out build/vision/models
+# What `make train-vision` trains: a recipe of engines/vision/configs, its data set, ImageNet weights of the trunk.
+CONFIG ?= nuclei
+SET    ?= $(if $(filter camvid%,$(CONFIG)),camvid,nuclei_dsb2018)
+TRUNK  ?= $(if $(filter camvid%,$(CONFIG)),$(DATA)/weights/efficientnet_lite0_trunk_fp16.safetensors)
+RUN    := build/vision/$(CONFIG)
+RECIPE := --config engines/vision/configs/$(CONFIG).toml --data $(DATA)/$(SET)
+MODEL  := $(RUN)/models
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
 .PHONY: run demo build image image-test arm64-test test test-core check check-cuda gpu-check lint bench train-vision test-training test-tensorrt clean
@@ -67,12 +71,13 @@ lint: $(VENV)/.dev ## format, lint, types, room rules
 bench: $(VENV)/.test ## every benchmark, as tables
 	$(BIN)/python -m benchmarks.run_all $(ARGS)
 
-train-vision: $(VENV)/.training ## train, export and measure the vision engine into build/vision; needs DATA=
-	$(BIN)/python -m engines.vision.train $(RECIPE) --out build/vision/nets
-	$(BIN)/python -m engines.vision.train $(RECIPE) --head-of build/vision/nets/checkpoint.pt --out build/vision/run
-	$(BIN)/python -m engines.vision.export --config $(CONFIG) $(TRAINED)
-	$(BIN)/python -m engines.vision.calibrate $(RECIPE) --models build/vision/models
-	$(BIN)/python -m engines.vision.report $(RECIPE) $(TRAINED:--out=--models)
+train-vision: $(VENV)/.training ## train, export and measure a vision model into build/vision/CONFIG; needs DATA=
+	$(BIN)/python -m engines.vision.train $(RECIPE) $(if $(TRUNK),--weights $(TRUNK)) --out $(RUN)/nets $(ARGS)
+	$(BIN)/python -m engines.vision.train $(RECIPE) --head-of $(RUN)/nets/checkpoint.pt --out $(RUN)/head $(ARGS)
+	$(BIN)/python -m engines.vision.export --config engines/vision/configs/$(CONFIG).toml \
+	  --checkpoint $(RUN)/head/checkpoint.pt --out $(MODEL)
+	$(BIN)/python -m engines.vision.calibrate $(RECIPE) --models $(MODEL)
+	$(BIN)/python -m engines.vision.report $(RECIPE) --models $(MODEL) --checkpoint $(RUN)/head/checkpoint.pt
 
 test-training: $(VENV)/.training ## tests of the nets and of training
 	$(PYTEST) -m training $(ARGS)

@@ -21,7 +21,7 @@ from sage_edge.calibration import calibrate
 from sage_edge.clock import SystemClock
 from sage_edge.config import VERSION, Settings, describe_settings, load_settings
 from sage_edge.errors import ConfigError, EngineError, ParameterError, SageError
-from sage_edge.evaluation import evaluate, find_labelled
+from sage_edge.evaluation import evaluate, find_labelled, time_slots
 from sage_edge.frames import decode_image, mask_png, overlay_png
 from sage_edge.keys import add_key
 from sage_edge.orchestrator import HRM, Budget, Result, open_hrm
@@ -142,7 +142,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plugin", choices=["vision"])
     parser.add_argument("--data", type=Path, required=True, help="folder with SPLIT/ and SPLITannot/")
     parser.add_argument("--split", required=True)
-    parser.add_argument("--void", type=int, help="label of pixels that do not count")
+    parser.add_argument("--model", dest="vision_model", help="the same as --vision-model")
+    parser.add_argument("--void", type=int, help="label of pixels that do not count; default: the model's")
     parser.add_argument("--json", type=Path, help="write the whole report there")
     _add_settings(parser)
 
@@ -235,6 +236,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     with closing(open_hrm(settings)) as hrm:
         report = evaluate(hrm, frames, void=options.void)
     report["split"] = options.split
+    report["time"] = time_slots(settings, frames)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     out = sys.stdout
@@ -249,6 +251,15 @@ def _evaluate(options: argparse.Namespace) -> int:
         f"default halt: {report['compute_saved']:.2f}x of all multiply-adds saved, "
         f"{100 * report['mIoU_lost']:.2f} mIoU points lost\n"
     )
+    for slots, timed in report["time"].items():
+        out.write(
+            f"{slots}: {timed['default_ms']:.1f} ms per frame, {timed['all_steps_ms']:.1f} after all steps "
+            f"({timed['time_saved']:.2f}x)\n"
+        )
+    for unit in ("frames", "tiles"):
+        scores = {name: row["AUROC"] for name, row in report["trust"][unit].items() if isinstance(row, dict)}
+        told = ", ".join(f"{name} {score:.3f}" for name, score in scores.items() if score is not None)
+        out.write(f"failing {unit} told apart (AUROC): {told or 'nothing fails, or everything does'}\n")
     return 0
 
 

@@ -62,3 +62,49 @@ def mean_iou(confusion: ArrayLike) -> float:
     ious = iou_per_class(confusion)
     present = ious[~np.isnan(ious)]
     return float(present.mean()) if present.size else float("nan")
+
+
+def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1, ties shared: float64 [N]."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last: NDArray[np.int64] = np.cumsum(counts)
+    shared: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
+    return shared
+
+
+def auroc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """The chance that a positive scores above a negative, a tie counting half; None without both.
+
+    Args:
+        score: float64 [N].
+        positive: bool [N].
+    """
+    hits, misses = int(positive.sum()), int((~positive).sum())
+    if hits == 0 or misses == 0:
+        return None
+    return float((ranks(score)[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+def aurc(confidence: NDArray[np.float64], risk: NDArray[np.float64]) -> float:
+    """The mean risk of the most confident n, averaged over n = 1 .. N: the area under risk over coverage.
+
+    Args:
+        confidence: float64 [N].
+        risk: float64 [N], such as the share of wrong pixels.
+    """
+    ordered = risk[np.argsort(-confidence, kind="stable")]
+    return float((np.cumsum(ordered) / np.arange(1, len(ordered) + 1)).mean())
+
+
+def calibration_error(claimed: NDArray[np.float64], true: NDArray[np.float64], bins: int = 10) -> float:
+    """The mean gap between claim and truth over bins of equally many claims.
+
+    Args:
+        claimed: float64 [N].
+        true: float64 [N], what each claim is about.
+        bins: How many; each takes its share of the claims in ascending order.
+    """
+    order = np.argsort(claimed, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if part.size]
+    gaps = [abs(claimed[part].mean() - true[part].mean()) * part.size for part in parts]
+    return float(sum(gaps) / len(order))

@@ -1,6 +1,6 @@
 """Two hours of operation in accelerated time with faults: is anything lost, does memory grow?
 
-The real orchestrator over two simulated plugins: single requests, branched ones and scenes with shared budgets
+The real orchestrator over two simulated plugins: single requests, branched ones and scenes with budgets
 arrive at random, some are given up. At random a step takes fifty times as long, energies come back as NaN, an
 engine raises, and a storm of clients fills the queues. At the end every accepted request must have ended, no
 energy be locked, every record that the loops published be written or counted as lost, and the journal verify

@@ -1,6 +1,6 @@
 """What the orchestrator costs per step: 64 refinements at once, engines that take no time.
 
-Real time, one thread. A step is one state of one refinement: halting, record, ledger, profile and budget. Three
+Real time, one thread. A step is one state of one refinement: halting, record, ledger, profile, budget. Three
 ways: single requests, scenes of 16, and scenes of 16 that share a budget. The rival is the plainest loop that
 could do it: over 64 objects, each keeps its energy and asks whether it has converged.
 """

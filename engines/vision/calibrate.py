@@ -37,6 +37,19 @@ def choose_eps(run: Trajectories, scale: float, K: int, max_loss: float) -> floa
     return SMALLEST_EPS
 
 
+def measured_risk(run: Trajectories, scale: float, recipe: Recipe, eps: float) -> dict[str, Any]:
+    """Say what the threshold was allowed to cost, and what it costs, on the frames that it was chosen on."""
+    energies = run.energies / scale
+    stops = halting_steps(energies, recipe.halt.K, eps)
+    every_step = np.full(len(energies), energies.shape[1] - 1)
+    return {
+        "target_mIoU_loss": recipe.halt.max_loss,
+        "mIoU_loss": mean_iou_at(run, every_step) - mean_iou_at(run, stops),
+        "mean_steps": float(stops.mean()),
+        "runs": len(energies),
+    }
+
+
 def sha256_of(path: Path) -> str:
     """Return the hash of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -63,6 +76,8 @@ def manifest(
         "task": "semantic_segmentation",
         "classes": list(recipe.data.classes),
         "palette": [list(colour) for colour in recipe.data.palette],
+        "void": recipe.data.void,
+        "drive_letters": recipe.data.drive_letters,
         "input": {"height": recipe.data.height_px, "width": recipe.data.width_px},
         "context": ["ctx"],
         "state": {
@@ -76,6 +91,7 @@ def manifest(
         "energy_terms": energy.shape[1],
         "energy_units": "predicted pixel error rate, weighted by class",
         "halting": {"K": recipe.halt.K, "eps": eps, "max_steps": net.max_steps},
+        "halting_chosen_by": measured_risk(run, scale, recipe, eps),
         "trust": trust_table(run, scale),
         "macs": {name: count_macs(models / f"{name}.fp32.onnx") for name in GRAPH_NAMES},
         "licence": recipe.licence,
@@ -98,7 +114,8 @@ def main() -> None:
     block = load_split(args.data, "calibration", recipe.data)
     config = f"engines/vision/configs/{args.config.name}"
     train = f"python -m engines.vision.train --config {config} --data DIR"
-    command = f"{train} --out NETS && {train} --head-of NETS/checkpoint.pt --out RUN"
+    trunk = " --weights TRUNK" if recipe.net.glance == "lite0" else ""
+    command = f"{train}{trunk} --out NETS && {train} --head-of NETS/checkpoint.pt --out RUN"
     described = manifest(recipe, graphs, args.models, block, command)
     (args.models / "manifest.json").write_text(json.dumps(described, indent=2) + "\n")
 

@@ -9,19 +9,19 @@ from engines.vision.config import Recipe
 
 TEMPLATE = """# {name} {version}
 
-Segments microscopy frames into {classes}, {height} x {width} pixels, by *glance and refine*: a cheap
+Segments {subject} into {classes}, {height} x {width} pixels, by *glance and refine*: a cheap
 look at the whole frame at half resolution, then steps that each refine, at full resolution, the {tiles} of
 {terms} tiles that promise the largest gain. The energy is the predicted error rate (every wrong pixel weighed
 by its class), per tile; its mean over the tiles says how far the answer is to be trusted.
 
-- Data: {data}. {frames} frames of `val` below: no weight, threshold or
+- Data: {data}. {frames} frames of `val` below, labels scaled to the input: no weight, threshold or
   table was fitted to them, but earlier forms of the model were measured on them too.
-- Licence of the weights: {licence}. No pretrained weights were used.
-- Made by: `{command}`, seed {seed}, on a CPU; then `engines.vision.export`, `calibrate` and `report`.
+- Licence of the weights: {licence}. {pretrained}
+- Made by: `{command}`, seed {seed}; then `engines.vision.export`, `calibrate` and `report`.
 - {note}
 - Halt and trust were fitted on frames of `train` that no weight was fitted to, as they are and spoilt.
 - Measured by `python -m engines.vision.report` with the FP32 graphs in onnxruntime. Intervals are 95 %,
-  paired bootstrap over frames. *Hard* is the same frames with less light, shot noise and blur, drawn once by
+  paired bootstrap over {unit}. *Hard* is the same frames with less light, shot noise and blur, drawn once by
   a fixed seed.
 
 ## Compute
@@ -36,7 +36,8 @@ Raster and random refine as many tiles per step, in an order set beforehand.
 
 ## The default halt
 
-Range of the last {window} energies below {eps:.3g} of the scale, or {max_steps} steps.
+Range of the last {window} energies below {eps:.3g} of the scale, or {max_steps} steps: the largest threshold
+that loses at most {target:.2f} points of mIoU on the frames kept for it.
 
 {halt}
 
@@ -45,18 +46,18 @@ Range of the last {window} energies below {eps:.3g} of the scale, or {max_steps}
 What the trust table promises for the answers at the default halt, and what the labels say (mIoU of a frame).
 
 {trust}
+{otsu}
+## What it is not
 
+{limits}
+"""
+
+OTSU = """
 ## Otsu's threshold on the same frames
 
 Foreground is everything but background; the three-class mIoU gives Otsu a ring of one pixel as boundary.
 
-{otsu}
-
-## What it is not
-
-- Not a medical device; frames unlike the 2018 Data Science Bowl (3-D stacks, other scales) were never tried.
-- `val` is a random draw from the same set as `train`: expect less on another microscope.
-- It separates touching nuclei only as well as the boundary class does; it counts nothing.
+{table}
 """
 
 
@@ -78,6 +79,10 @@ def render(recipe: Recipe, described: dict[str, Any], metrics: dict[str, Any]) -
         classes=", ".join(described["classes"]),
         height=described["input"]["height"],
         width=described["input"]["width"],
+        subject=recipe.card.subject,
+        pretrained=recipe.card.pretrained,
+        limits="\n".join(f"- {limit}" for limit in recipe.card.limits),
+        unit=f"blocks of {recipe.data.block_frames} frames" if recipe.data.drive_letters else "frames",
         note=recipe.note,
         tiles=recipe.net.tiles_per_step,
         terms=described["energy_terms"],
@@ -93,9 +98,10 @@ def render(recipe: Recipe, described: dict[str, Any], metrics: dict[str, Any]) -
         window=halting["K"] + 1,
         eps=halting["eps"],
         max_steps=halting["max_steps"],
+        target=100 * recipe.halt.max_loss,
         halt=_table(HALT_HEAD, (_halt_row(name, m["default_halt"]) for name, m in metrics.items())),
         trust=_table(TRUST_HEAD, (_trust_row(name, m["trust"]) for name, m in metrics.items())),
-        otsu=_table(OTSU_HEAD, (_otsu_row(name, m) for name, m in metrics.items())),
+        otsu=_otsu(metrics) if recipe.card.otsu else "",
     )
 
 
@@ -142,6 +148,10 @@ def _halt_row(name: str, halt: dict[str, Any]) -> tuple[str, ...]:
 def _trust_row(name: str, trust: dict[str, float]) -> tuple[str, ...]:
     keys = ("mean_promised", "mean_true", "mean_absolute_error", "correlation")
     return (name, *(f"{trust[key]:.3f}" for key in keys))
+
+
+def _otsu(metrics: dict[str, Any]) -> str:
+    return OTSU.format(table=_table(OTSU_HEAD, (_otsu_row(name, m) for name, m in metrics.items())))
 
 
 def _otsu_row(name: str, measured: dict[str, Any]) -> tuple[str, ...]:

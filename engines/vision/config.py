@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -15,18 +15,49 @@ else:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The data set and its classes. ``calibration_share`` of the training frames is kept out of training."""
+    """The data set and its classes.
+
+    Attributes:
+        classes, palette: Names and colours, in the order of the labels.
+        height_px, width_px: The input of the net; frames and labels of another size are scaled to it.
+        calibration_share, head_share: Of the training frames, kept out of the training of the nets: for halt
+            and trust, and for the head alone.
+        void: The label of pixels that do not count.
+        drive_letters: How many letters of a frame's id name the drive that it was taken on.
+        block_frames: So many consecutive frames of a drive are kept out, or drawn, together.
+        val_drives: Drives of ``train`` that are kept for ``val``; without any, the folder ``val`` is.
+    """
 
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     height_px: int
     width_px: int
     calibration_share: float
+    head_share: float = 0.0
+    void: int | None = None
+    drive_letters: int = 0
+    block_frames: int = 1
+    val_drives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class NetConfig:
-    """The state and the step. ``limit`` bounds the state on both sides; ``size_px`` is (height, width)."""
+    """The state and the step.
+
+    Attributes:
+        classes: How many.
+        size_px: Height and width of the input.
+        limit: Bounds the state on both sides.
+        noise_sigma: Of the noise that the refiner is trained to undo.
+        tiles_per_step, max_steps: How many tiles one step refines; after how many steps a run ends.
+        tile_cells: Width of a tile, in cells.
+        logit_px: Width of what one logit covers, in pixels.
+        glance: ``plain``, or ``lite0`` for the first stages of EfficientNet-Lite0.
+        close_look: How the refiner sees pixels: ``plain``, as they are, or through stages of ``lite0``.
+        features: Channels of what the glance finds in a cell.
+        refiner_widths: Channels between the refiner's convolutions.
+        reread_features: Whether the refiner's last layer reads the features of the glance again.
+    """
 
     classes: int
     size_px: tuple[int, int]
@@ -34,11 +65,38 @@ class NetConfig:
     noise_sigma: float
     tiles_per_step: int
     max_steps: int
+    tile_cells: int
+    logit_px: int
+    glance: str
+    features: int
+    refiner_widths: tuple[int, int]
+    close_look: str = "plain"
+    reread_features: bool = False
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How frames are varied: see ``engines.vision.augment``. ``crop_px`` is (height, width)."""
+
+    crop_px: tuple[int, int]
+    turns: bool
+    zoom: tuple[float, float]
+    hard_share: float
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the weights are fitted. ``class_weight`` follows the order of the classes."""
+    """How the weights are fitted.
+
+    Attributes:
+        seed, batch, iterations, head_iterations: Of the nets, and of the head alone.
+        learning_rate, weight_decay, average_decay: Of AdamW and of the running average of the weights.
+        class_weight: How much a pixel counts, by the order of the classes.
+        tile_share: Of the tiles of a crop, drawn at random, that an iteration refines.
+        glance_iterations: So many iterations, the first, fit the glance alone.
+        trunk_rate: The learning rate of pretrained weights, over that of the others.
+        distillation: How much the glance learns from what the refiner makes of it.
+    """
 
     seed: int
     batch: int
@@ -48,6 +106,10 @@ class TrainConfig:
     weight_decay: float
     average_decay: float
     class_weight: tuple[float, ...]
+    tile_share: float
+    glance_iterations: int = 0
+    trunk_rate: float = 1.0
+    distillation: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +118,23 @@ class HaltConfig:
 
     K: int
     max_loss: float
+
+
+@dataclass(frozen=True)
+class CardConfig:
+    """What the model card says beside the figures.
+
+    Attributes:
+        subject: What the frames show.
+        pretrained: Where the first weights came from, or that there were none.
+        limits: What the model is not, one sentence each.
+        otsu: Whether Otsu's threshold can do the same task, and is measured beside it.
+    """
+
+    subject: str
+    pretrained: str
+    limits: tuple[str, ...]
+    otsu: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,28 +148,50 @@ class Recipe:
     note: str
     data: DataConfig
     net: NetConfig
+    augment: AugmentConfig
     train: TrainConfig
     halt: HaltConfig
+    card: CardConfig
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe.
+    """Read a recipe; what it leaves out is taken from the file that its ``base`` names, if any.
 
     Raises:
-        TypeError: a key is missing or unknown; the message names it.
+        TypeError: A key is missing or unknown; the message names it.
     """
+    raw = _with_base(path)
+    raw["net"] |= {
+        "classes": len(raw["data"]["classes"]),
+        "size_px": [raw["data"]["height_px"], raw["data"]["width_px"]],
+    }
+    recipe: Recipe = _build(Recipe, raw)
+    return recipe
+
+
+def _with_base(path: Path) -> dict[str, Any]:
     raw: dict[str, Any] = tomllib.loads(path.read_text())
-    data = raw.pop("data")
-    data["classes"] = tuple(data["classes"])
-    data["palette"] = tuple(tuple(colour) for colour in data["palette"])
-    train = raw.pop("train")
-    train["class_weight"] = tuple(train["class_weight"])
-    return Recipe(
-        data=DataConfig(**data),
-        net=NetConfig(
-            classes=len(data["classes"]), size_px=(data["height_px"], data["width_px"]), **raw.pop("net")
-        ),
-        train=TrainConfig(**train),
-        halt=HaltConfig(**raw.pop("halt")),
-        **raw,
-    )
+    base = raw.pop("base", None)
+    return _merged(_with_base(path.parent / base), raw) if base else raw
+
+
+def _merged(base: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    tables = {key: base[key] | value for key, value in raw.items() if isinstance(value, dict) and key in base}
+    return base | raw | tables
+
+
+def _build(kind: Any, raw: dict[str, Any]) -> Any:
+    """Make a dataclass of a table, and of its tables the dataclasses that its fields ask for."""
+    hints = get_type_hints(kind)
+    parts = {
+        key: _build(hints[key], value) if is_dataclass(hints.get(key)) else _frozen(value)
+        for key, value in raw.items()
+    }
+    unknown = set(parts) - {entry.name for entry in fields(kind)}
+    if unknown:
+        raise TypeError(f"{kind.__name__}: unknown keys {sorted(unknown)}")
+    return kind(**parts)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.vision.nets import TILE_CELLS, GlanceAndRefine
+from engines.vision.nets import GlanceAndRefine
 from engines.vision.trajectory import Floats, Stepper
 
 
@@ -18,15 +18,12 @@ def fixed_order(net: GlanceAndRefine, order: NDArray[np.int64]) -> Stepper:
         order: A permutation of the tiles; step k takes the k-th handful of it.
     """
     handful = net.config.tiles_per_step
-    rows, columns = (side // TILE_CELLS for side in net.grid)
 
     def step(z: Floats, ctx: Floats, index: int) -> tuple[Floats, Floats]:
-        chosen = torch.zeros(rows * columns, dtype=torch.bool)
-        chosen[order[index * handful : (index + 1) * handful]] = True
-        mask = chosen.view(rows, columns).repeat_interleave(TILE_CELLS, 0).repeat_interleave(TILE_CELLS, 1)
+        chosen = torch.from_numpy(order[index * handful : (index + 1) * handful])
         latent, context = torch.from_numpy(z), torch.from_numpy(ctx)
         with torch.no_grad():
-            after = torch.where(mask, net.refine_all(latent, context), latent)
+            after = net.refine_tiles(latent, context, chosen)
             return after.numpy(), net.energy(after, context).numpy()
 
     return step

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from engines.vision.nets import (
     HALO_CELLS,
-    SEEN_CHANNELS,
-    TILE_CELLS,
     GlanceAndRefine,
     decode,
     normalise_exposure,
@@ -55,7 +53,7 @@ class DecoderGraph(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Read the logits out of the latent."""
-        return decode(z.to(self.net.dtype), self.net.config.classes).float()
+        return decode(z.to(self.net.dtype), self.net.config.logit_px).float()
 
 
 class StepGraph(nn.Module):
@@ -71,15 +69,16 @@ class StepGraph(nn.Module):
         super().__init__()
         self.net = net
         height, width = net.grid
-        crop_rows, crop_columns = tile_cells(height, width, halo=HALO_CELLS)
+        self.side = side = net.config.tile_cells
+        crop_rows, crop_columns = tile_cells(height, width, side, halo=HALO_CELLS)
         self.register_buffer("crops", crop_rows * (width + 2 * HALO_CELLS) + crop_columns, persistent=False)
-        rows, columns = tile_cells(height, width, halo=0)
+        rows, columns = tile_cells(height, width, side, halo=0)
         self.register_buffer("tiles", rows * width + columns, persistent=False)
 
     def forward(self, z: Tensor, ctx: Tensor, step_size: Tensor) -> tuple[Tensor, Tensor]:
         """Refine the most promising tiles."""
         latent, context = z.to(self.net.dtype), ctx.to(self.net.dtype)
-        gain = per_tile(self.net.predict(latent, context)[1])
+        gain = per_tile(self.net.predict(latent, context)[1], self.side)
         best = torch.topk(gain, self.net.config.tiles_per_step, dim=1, sorted=False).indices
         refined = self.net.refiner(self._gather(self.net.haloed(latent, context), best))
         delta = self._scatter_difference(z, refined.float(), best)
@@ -89,28 +88,28 @@ class StepGraph(nn.Module):
 
     def _gather(self, seen: Tensor, best: Tensor) -> Tensor:
         """Cut out m tiles with their halo: [B, D, h', w'], [B, m] -> [B * m, D, n, n]."""
-        side = TILE_CELLS + 2 * HALO_CELLS
-        channels = self.net.latent + SEEN_CHANNELS
+        side = self.side + 2 * HALO_CELLS
+        channels = self.net.latent + self.net.seen_channels
         cells = self.crops[best].flatten(1)[:, None].repeat(1, channels, 1)
         cut = seen.flatten(2).gather(2, cells).reshape(-1, channels, self.net.config.tiles_per_step, side**2)
         return cut.transpose(1, 2).reshape(-1, channels, side, side)
 
     def _scatter_difference(self, z: Tensor, refined: Tensor, best: Tensor) -> Tensor:
-        """Return refined - z at the m chosen tiles, [B * m, Z, 8, 8], and zero elsewhere: [B, Z, h, w]."""
+        """Return refined - z at the m chosen tiles, [B * m, Z, n, n], and zero elsewhere: [B, Z, h, w]."""
         channels, tiles = self.net.latent, self.net.config.tiles_per_step
         cells = self.tiles[best].flatten(1)[:, None].repeat(1, channels, 1)
-        after = refined.reshape(-1, tiles, channels, TILE_CELLS**2).transpose(1, 2).flatten(2)
+        after = refined.reshape(-1, tiles, channels, self.side**2).transpose(1, 2).flatten(2)
         flat = z.flatten(2)
         delta = (0.0 * flat).scatter(2, cells, after - flat.gather(2, cells))
         return delta.reshape(-1, channels, *self.net.grid)
 
 
-def tile_cells(height: int, width: int, halo: int) -> tuple[Tensor, Tensor]:
+def tile_cells(height: int, width: int, side: int, halo: int) -> tuple[Tensor, Tensor]:
     """Return row and column of every cell of every tile, in a map padded by ``halo``: int64 [T, n * n]."""
-    side = torch.arange(TILE_CELLS + 2 * halo)
-    rows = torch.arange(0, height, TILE_CELLS)[:, None] + side
-    columns = torch.arange(0, width, TILE_CELLS)[:, None] + side
-    shape = (len(rows), len(columns), len(side), len(side))
+    cells = torch.arange(side + 2 * halo)
+    rows = torch.arange(0, height, side)[:, None] + cells
+    columns = torch.arange(0, width, side)[:, None] + cells
+    shape = (len(rows), len(columns), len(cells), len(cells))
     of_rows = rows[:, None, :, None].expand(shape)
     of_columns = columns[None, :, None, :].expand(shape)
-    return of_rows.reshape(-1, len(side) ** 2), of_columns.reshape(-1, len(side) ** 2)
+    return of_rows.reshape(-1, len(cells) ** 2), of_columns.reshape(-1, len(cells) ** 2)

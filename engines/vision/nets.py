@@ -1,11 +1,12 @@
 """The nets of glance and refine.
 
 The frame is seen on a grid of cells, ``CELL_PX`` pixels wide. The latent ``z`` of a cell holds one logit per
-class and pixel, and a mark: 0 after the glance, ``limit`` once refined. The encoder glances at half
-resolution; each step refines, at full resolution, only the tiles that promise the largest gain.
+class and ``logit_px`` x ``logit_px`` pixels, and a mark: 0 after the glance, ``limit`` once refined. The
+encoder glances at half resolution; each step refines, at full resolution, only the tiles that promise the
+largest gain.
 
-Shapes: B frames, H x W pixels, h x w cells, T tiles of ``TILE_CELLS`` x ``TILE_CELLS`` cells, Z latent
-channels, X context channels.
+Shapes: B frames, H x W pixels, h x w cells, T tiles of n x n cells (``tile_cells``), Z latent channels,
+X context channels.
 """
 
 from __future__ import annotations
@@ -15,15 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the name that every torch program uses)
 
 from engines.vision.config import NetConfig
+from engines.vision.lite0 import CloseLook, LiteGlance
 
 CELL_PX = 4
-TILE_CELLS = 8
-SUB_PIXELS = CELL_PX * CELL_PX
-PIXEL_CHANNELS = 3 * SUB_PIXELS
-FEATURES = 32
-SEEN_CHANNELS = PIXEL_CHANNELS + FEATURES  # of the context: what the refiner reads
+PIXEL_CHANNELS = 3 * CELL_PX * CELL_PX
 HEAD_HIDDEN = 32
-REFINER_WIDTHS = (96, 80)
 MARK = (0, 0, 0, 0, 0, 1)  # padding that appends the mark to the logits
 HALO_CELLS = 2  # eaten by the two valid 3 x 3 convolutions of the refiner
 
@@ -36,14 +33,17 @@ def normalise_exposure(frame: Tensor) -> Tensor:
     return centred / (variance.sqrt() + 0.02)
 
 
-def per_tile(cells: Tensor) -> Tensor:
+def per_tile(cells: Tensor, tile_cells: int) -> Tensor:
     """Average the cells of each tile: [B, 1, h, w] -> [B, T], tiles in raster order."""
-    return F.avg_pool2d(cells, TILE_CELLS).flatten(1)
+    return F.avg_pool2d(cells, tile_cells).flatten(1)
 
 
-def decode(z: Tensor, classes: int) -> Tensor:
-    """Read the logits out of a latent: [B, Z, h, w] -> [B, classes, H, W]."""
-    return F.pixel_shuffle(z[:, : classes * SUB_PIXELS], CELL_PX)
+def decode(z: Tensor, logit_px: int) -> Tensor:
+    """Read the logits out of a latent, between them by interpolation: [B, Z, h, w] -> [B, classes, H, W]."""
+    logits = F.pixel_shuffle(z[:, :-1], CELL_PX // logit_px)
+    if logit_px == 1:
+        return logits
+    return F.interpolate(logits, scale_factor=float(logit_px), mode="bilinear", align_corners=False)
 
 
 def _conv_norm(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -63,17 +63,17 @@ class _Residual(nn.Module):
         return F.relu(x + self.second(self.first(x)))
 
 
-class Glance(nn.Module):
-    """The look at the whole frame, at half resolution: [B, 3, H, W] -> [B, FEATURES, h, w]."""
+class PlainGlance(nn.Module):
+    """The look at the whole frame, at half resolution: [B, 3, H, W] -> [B, features, h, w]."""
 
-    def __init__(self) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
         self.at_4 = _conv_norm(3, 32, stride=2)
         self.at_8 = nn.Sequential(_conv_norm(32, 48, stride=2), _Residual(48))
         self.at_16 = nn.Sequential(_conv_norm(48, 64, stride=2), _Residual(64), _Residual(64))
         self.to_8 = nn.Conv2d(64, 48, 1)
         self.to_4 = nn.Conv2d(48, 32, 1)
-        self.merge = _conv_norm(32, FEATURES)
+        self.merge = _conv_norm(32, features)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the features of every cell."""
@@ -87,6 +87,9 @@ class Glance(nn.Module):
         return features
 
 
+GLANCES = {"plain": PlainGlance, "lite0": LiteGlance}
+
+
 class Head(nn.Module):
     """Predicts, per cell, the error rate that no step can repair and what a refinement would gain.
 
@@ -95,10 +98,10 @@ class Head(nn.Module):
     refined promises nothing more, so that enough steps refine every tile once.
     """
 
-    def __init__(self, latent: int, limit: float) -> None:
+    def __init__(self, seen: int, latent: int, limit: float) -> None:
         super().__init__()
         self.limit = limit
-        self.of_context = nn.Conv2d(SEEN_CHANNELS, HEAD_HIDDEN, 1)
+        self.of_context = nn.Conv2d(seen, HEAD_HIDDEN, 1)
         self.of_latent = nn.Conv2d(latent, HEAD_HIDDEN, 1, bias=False)
         self.left = nn.Conv2d(HEAD_HIDDEN, 1, 1)
         self.gain = nn.Conv2d(HEAD_HIDDEN, 1, 1)
@@ -116,29 +119,43 @@ class Head(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Predicts the latent of a tile anew, from its pixels, its features and its latent, halo included.
+    """Predicts the latent of a tile anew, from its latent, its pixels and its features, halo included.
 
     The same weights serve every step and tile, and the convolutions are valid:
-    [N, Z + SEEN_CHANNELS, n + 2 HALO_CELLS, n + 2 HALO_CELLS] -> [N, Z, n, n].
+    [N, Z + 48 + features, n + 2 HALO_CELLS, n + 2 HALO_CELLS] -> [N, Z, n, n].
     """
 
-    def __init__(self, latent: int, limit: float) -> None:
+    def __init__(self, config: NetConfig, latent: int) -> None:
         super().__init__()
-        first, second = REFINER_WIDTHS
-        self.limit = limit
+        first, second = config.refiner_widths
+        self.limit, self.latent = config.limit, latent
+        self.reread = config.features if config.reread_features else 0
+        self.look = CloseLook() if config.close_look == "lite0" else None
+        looked = CloseLook.channels if self.look else PIXEL_CHANNELS
         self.layers = nn.Sequential(
-            nn.Conv2d(latent + SEEN_CHANNELS, first, 1),
+            nn.Conv2d(latent + looked + config.features, first, 1),
             nn.ReLU(),
             nn.Conv2d(first, second, 3),
             nn.ReLU(),
             nn.Conv2d(second, second, 3),
             nn.ReLU(),
-            nn.Conv2d(second, latent - 1, 1),
         )
+        self.last = nn.Conv2d(second + self.reread, latent - 1, 1)
 
     def forward(self, crops: Tensor) -> Tensor:
         """Return the refined and marked latent, inside the bounds of the state."""
-        return F.pad(self.layers(crops), MARK, value=self.limit).clamp(-self.limit, self.limit)
+        hidden = self.layers(self._looked_at(crops))
+        if self.reread:
+            inner = slice(HALO_CELLS, -HALO_CELLS)
+            hidden = torch.cat((hidden, crops[:, -self.reread :, inner, inner]), dim=1)
+        return F.pad(self.last(hidden), MARK, value=self.limit).clamp(-self.limit, self.limit)
+
+    def _looked_at(self, crops: Tensor) -> Tensor:
+        """Put what the close look sees in the place of the pixels."""
+        if self.look is None:
+            return crops
+        z, pixels, features = crops.tensor_split((self.latent, self.latent + PIXEL_CHANNELS), dim=1)
+        return torch.cat((z, self.look(F.pixel_shuffle(pixels, CELL_PX)), features), dim=1)
 
 
 class GlanceAndRefine(nn.Module):
@@ -150,11 +167,12 @@ class GlanceAndRefine(nn.Module):
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
         self.config = config
-        self.latent = latent = SUB_PIXELS * config.classes + 1
-        self.glance = Glance()
-        self.first_guess = nn.Conv2d(FEATURES, latent - 1, 1)
-        self.head = Head(latent, config.limit)
-        self.refiner = Refiner(latent, config.limit)
+        self.latent = config.classes * (CELL_PX // config.logit_px) ** 2 + 1
+        self.seen_channels = PIXEL_CHANNELS + config.features  # of the context: what the refiner reads
+        self.glance = GLANCES[config.glance](config.features)
+        self.first_guess = nn.Conv2d(config.features, self.latent - 1, 1)
+        self.head = Head(self.seen_channels, self.latent, config.limit)
+        self.refiner = Refiner(config, self.latent)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -176,7 +194,7 @@ class GlanceAndRefine(nn.Module):
 
     def predict(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return (logit of the error rate that would be left, gain), each float32 [B, 1, h, w]."""
-        logit, gain = self.head(z, context[:, SEEN_CHANNELS:])
+        logit, gain = self.head(z, context[:, self.seen_channels :])
         return logit, gain
 
     def energy(self, z: Tensor, context: Tensor) -> Tensor:
@@ -185,13 +203,34 @@ class GlanceAndRefine(nn.Module):
         So a step lowers the energy by what it was expected to gain, and the halt weighs just that.
         """
         left, gain = self.predict(z, context)
-        return per_tile(left.sigmoid() + gain / 100)
+        return per_tile(left.sigmoid() + gain / 100, self.config.tile_cells)
 
     def haloed(self, z: Tensor, context: Tensor) -> Tensor:
         """Return what the refiner reads, with a rim of zeros: [B, Z + X', h + 2 halo, w + 2 halo]."""
-        return F.pad(torch.cat((z, context[:, :SEEN_CHANNELS]), dim=1), (HALO_CELLS,) * 4)
+        return F.pad(torch.cat((z, context[:, : self.seen_channels]), dim=1), (HALO_CELLS,) * 4)
+
+    def cut(self, z: Tensor, context: Tensor) -> Tensor:
+        """Cut every tile out, with its halo: [B, T, Z + X', n + 2 halo, n + 2 halo]."""
+        side = self.config.tile_cells + 2 * HALO_CELLS
+        patches = F.unfold(self.haloed(z, context), side, stride=self.config.tile_cells)
+        return patches.transpose(1, 2).unflatten(2, (-1, side, side))
+
+    def refine_tiles(self, z: Tensor, context: Tensor, chosen: Tensor) -> Tensor:
+        """Refine the tiles of those numbers, int64 [m], in every frame: [B, Z, h, w] -> [B, Z, h, w]."""
+        side = self.config.tile_cells
+        crops = self.cut(z, context)[:, chosen]
+        refined = self.refiner(crops.flatten(0, 1)).unflatten(0, crops.shape[:2])
+        patches = F.unfold(z, side, stride=side)
+        patches[..., chosen] = refined.flatten(2).transpose(1, 2)
+        return F.fold(patches, z.shape[-2:], side, stride=side)
 
     def refine_all(self, z: Tensor, context: Tensor) -> Tensor:
         """Refine every tile at once: [B, Z, h, w] -> [B, Z, h, w]."""
-        refined: Tensor = self.refiner(self.haloed(z, context))
-        return refined
+        rows, columns = (cells // self.config.tile_cells for cells in z.shape[-2:])
+        return self.refine_tiles(z, context, torch.arange(rows * columns, device=z.device))
+
+    @property
+    def pretrained(self) -> list[nn.Module]:
+        """The parts that can start from ImageNet weights."""
+        looks = (self.glance, self.refiner.look)
+        return [look.trunk for look in looks if isinstance(look, LiteGlance | CloseLook)]

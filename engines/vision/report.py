@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.vision.bootstrap import miou_interval
+from engines.vision.bootstrap import by_block, miou_interval
 from engines.vision.card import render
 from engines.vision.config import load_recipe
 from engines.vision.corrupt import corrupt_all
-from engines.vision.data import load_split
+from engines.vision.data import VOID, LabelledFrames, load_split
 from engines.vision.fixed_order import fixed_order
 from engines.vision.halting import answer_steps, compute_saved, confusion_of, halting_steps
 from engines.vision.nets import GlanceAndRefine
@@ -34,9 +35,10 @@ class Bench:
     """One model on one set of labelled frames."""
 
     def __init__(
-        self, graphs: Graphs, frames: NDArray[np.uint8], labels: NDArray[np.uint8], steps: int
+        self, graphs: Graphs, frames: NDArray[np.uint8], labelled: LabelledFrames, steps: int
     ) -> None:
-        self.graphs, self.frames, self.labels, self.steps = graphs, frames, labels, steps
+        self.graphs, self.frames, self.steps = graphs, frames, steps
+        self.labels, self.blocks = labelled.labels, labelled.blocks
 
     def follow(self, classes: int, stepper: Stepper | None = None) -> Trajectories:
         """Refine every frame for all steps."""
@@ -47,15 +49,15 @@ class Bench:
     def otsu(self, classes: int) -> NDArray[np.int64]:
         """Segment every frame by Otsu's threshold; the confusion of each, int64 [N, classes, classes]."""
         pairs = zip(self.labels, self.frames, strict=True)
-        return np.stack([confusion(labels, otsu_segment(frame), classes) for labels, frame in pairs])
+        return np.stack([confusion(labels, otsu_segment(frame), classes, VOID) for labels, frame in pairs])
 
 
-def summary(confusions: NDArray[np.int64]) -> dict[str, Any]:
+def summary(confusions: NDArray[np.int64], blocks: Sequence[str]) -> dict[str, Any]:
     """Sum up the confusions of all frames: mIoU with its interval, and the IoU of every class."""
     total = confusions.sum(axis=0)
     return {
         "miou": mean_iou(total),
-        "interval": miou_interval(confusions),
+        "interval": miou_interval(by_block(confusions, blocks)),
         "iou_per_class": iou_per_class(total).tolist(),
         "foreground_iou": float(iou_per_class(_foreground(total))[1]),
     }
@@ -74,22 +76,32 @@ def stops_of(run: Trajectories, described: dict[str, Any]) -> NDArray[np.int64]:
     return halting_steps(run.energies / described["E_scale"], halting["K"], halting["eps"])
 
 
-def halted(run: Trajectories, described: dict[str, Any]) -> dict[str, Any]:
+def lead(
+    one: NDArray[np.int64], other: NDArray[np.int64], blocks: Sequence[str]
+) -> tuple[float, tuple[float, float]]:
+    """Return by how much one mIoU is above another on the same frames, and the interval of that."""
+    interval = miou_interval(by_block(one, blocks), by_block(other, blocks))
+    return mean_iou(one.sum(axis=0)) - mean_iou(other.sum(axis=0)), interval
+
+
+def halted(run: Trajectories, described: dict[str, Any], blocks: Sequence[str]) -> dict[str, Any]:
     """Apply the default halt of a manifest; compare with all steps and with as many for every frame."""
     max_steps, stops = described["halting"]["max_steps"], stops_of(run, described)
     chosen = confusion_of(run, stops)
-    mean_steps, last = float(stops.mean()), run.confusions[:, -1]
+    mean_steps = float(stops.mean())
     fixed = round(mean_steps)
+    over_all, over_all_interval = lead(chosen, run.confusions[:, -1], blocks)
+    over_fixed, over_fixed_interval = lead(chosen, run.confusions[:, fixed], blocks)
     return {
-        **summary(chosen),
+        **summary(chosen, blocks),
         "mean_steps": mean_steps,
         "steps_histogram": np.bincount(stops, minlength=max_steps + 1).tolist(),
         "compute_saved": compute_saved(described["macs"], mean_steps, max_steps),
-        "minus_all_steps": mean_iou(chosen.sum(axis=0)) - mean_iou(last.sum(axis=0)),
-        "minus_all_steps_interval": miou_interval(chosen, last),
+        "minus_all_steps": over_all,
+        "minus_all_steps_interval": over_all_interval,
         "fixed_steps": fixed,
-        "minus_fixed_steps": mean_iou(chosen.sum(axis=0)) - mean_iou(run.confusions[:, fixed].sum(axis=0)),
-        "minus_fixed_steps_interval": miou_interval(chosen, run.confusions[:, fixed]),
+        "minus_fixed_steps": over_fixed,
+        "minus_fixed_steps_interval": over_fixed_interval,
     }
 
 
@@ -107,31 +119,38 @@ def trust_error(run: Trajectories, described: dict[str, Any]) -> dict[str, float
     }
 
 
-def measure(bench: Bench, net: GlanceAndRefine, described: dict[str, Any]) -> dict[str, Any]:
+def measure(bench: Bench, net: GlanceAndRefine, described: dict[str, Any], has_otsu: bool) -> dict[str, Any]:
     """Measure the model and its rivals on one set of frames."""
     classes, tiles = net.config.classes, described["energy_terms"]
     run = bench.follow(classes)
     orders = {"raster": np.arange(tiles), "random": np.random.default_rng(ORDER_SEED).permutation(tiles)}
     rivals = {name: bench.follow(classes, fixed_order(net, order)) for name, order in orders.items()}
     glance, first, last = (run.confusions[:, k] for k in (0, 1, -1))
-    otsu = bench.otsu(classes)
+    over_glance, over_glance_interval = lead(last, glance, bench.blocks)
+    over_first, over_first_interval = lead(last, first, bench.blocks)
     return {
         "frames": len(bench.frames),
-        "by_step": [summary(run.confusions[:, k]) for k in range(bench.steps + 1)],
+        "by_step": [summary(run.confusions[:, k], bench.blocks) for k in range(bench.steps + 1)],
         "energy_by_step": run.energies.mean(axis=0).tolist(),
-        "last_minus_glance": mean_iou(last.sum(axis=0)) - mean_iou(glance.sum(axis=0)),
-        "last_minus_glance_interval": miou_interval(last, glance),
-        "last_minus_first": mean_iou(last.sum(axis=0)) - mean_iou(first.sum(axis=0)),
-        "last_minus_first_interval": miou_interval(last, first),
-        "default_halt": halted(run, described),
-        "default_halt_minus_otsu_interval": miou_interval(confusion_of(run, stops_of(run, described)), otsu),
+        "last_minus_glance": over_glance,
+        "last_minus_glance_interval": over_glance_interval,
+        "last_minus_first": over_first,
+        "last_minus_first_interval": over_first_interval,
+        "default_halt": halted(run, described, bench.blocks),
         "trust": trust_error(run, described),
         "by_step_in_other_order": {
             name: [mean_iou(rival.confusions[:, k].sum(axis=0)) for k in range(bench.steps + 1)]
             for name, rival in rivals.items()
         },
-        "otsu": summary(otsu),
+        **(against_otsu(bench, run, described) if has_otsu else {}),
     }
+
+
+def against_otsu(bench: Bench, run: Trajectories, described: dict[str, Any]) -> dict[str, Any]:
+    """Measure Otsu's threshold on the same frames."""
+    otsu = bench.otsu(len(described["classes"]))
+    _, interval = lead(confusion_of(run, stops_of(run, described)), otsu, bench.blocks)
+    return {"otsu": summary(otsu, bench.blocks), "default_halt_minus_otsu_interval": interval}
 
 
 def main() -> None:
@@ -150,8 +169,8 @@ def main() -> None:
     net, graphs = load_weights(recipe, args.checkpoint), Graphs(args.models, recipe.net.limit)
     val = load_split(args.data, "val", recipe.data)
     sets = {"clean": val.frames, "hard": corrupt_all(val.frames, HARD_SEED)}
-    benches = {name: Bench(graphs, frames, val.labels, recipe.net.max_steps) for name, frames in sets.items()}
-    metrics = {name: measure(bench, net, described) for name, bench in benches.items()}
+    benches = {name: Bench(graphs, frames, val, recipe.net.max_steps) for name, frames in sets.items()}
+    metrics = {name: measure(bench, net, described, recipe.card.otsu) for name, bench in benches.items()}
     (args.models / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     (args.models / "MODEL_CARD.md").write_text(render(recipe, described, metrics))
     path.write_text(json.dumps({**described, "metrics": headline(metrics)}, indent=2) + "\n")
@@ -165,7 +184,7 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
             "default_halt_miou": round(measured["default_halt"]["miou"], 4),
             "default_halt_mean_steps": round(measured["default_halt"]["mean_steps"], 3),
             "default_halt_compute_saved": round(measured["default_halt"]["compute_saved"], 3),
-            "otsu_miou": round(measured["otsu"]["miou"], 4),
+            **({"otsu_miou": round(measured["otsu"]["miou"], 4)} if "otsu" in measured else {}),
         }
         for name, measured in metrics.items()
     }

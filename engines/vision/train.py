@@ -1,62 +1,91 @@
 """Fit the weights of a recipe: ``python -m engines.vision.train --config FILE --data DIR --out DIR``.
 
-A second run with ``--head-of CHECKPOINT`` fits the head alone to the nets of a finished one. A run is resumed
-from ``checkpoint.pt`` in its output folder, with the right schedule but new random draws; ``--iterations``
-shortens it for a first look.
+A second run with ``--head-of CHECKPOINT`` fits the head alone to the nets of a finished one, on frames that
+the nets were not trained on where the recipe keeps some. A run is resumed from ``checkpoint.pt`` in its
+output folder as if it had never stopped; ``--iterations`` shortens it, or what is left of it. With
+a GPU the whole set lies on it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from engines.vision.batches import batches
+from engines.vision.augment import vary
 from engines.vision.config import Recipe, load_recipe
+from engines.vision.curve import draw_curve
 from engines.vision.data import LabelledFrames, load_split
-from engines.vision.losses import training_loss
+from engines.vision.losses import glance_loss, training_loss
 from engines.vision.nets import GlanceAndRefine
 
 WARM_UP_SHARE = 1 / 15
-SAVE_EVERY = 200
+SAVE_EVERY_S = 120.0
+MODULES = ("net", "average", "optimiser", "schedule")
 
 
 class Trainer:
-    """One run: the weights, their running average, the optimiser and its schedule.
+    """One run: the weights, their running average, the optimiser, its schedule and the random draws.
 
     Args:
         recipe: What to train and how.
         iterations: The length of the schedule.
         head_of: A checkpoint; all but the head is taken from it and stays as it is.
+        trunk: ImageNet weights to start from.
+        start: A checkpoint of another recipe; what has the same name and shape is taken from it.
+        device: Where to train.
     """
 
-    def __init__(self, recipe: Recipe, iterations: int, head_of: Path | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        iterations: int,
+        head_of: Path | None = None,
+        trunk: Path | None = None,
+        start: Path | None = None,
+        device: str = "cpu",
+    ) -> None:
         torch.manual_seed(recipe.train.seed)
-        settings = recipe.train
-        self.class_weight = torch.tensor(settings.class_weight)
-        net = GlanceAndRefine(recipe.net) if head_of is None else load_weights(recipe, head_of)
+        settings = self.settings = recipe.train
+        self.device = device
+        self.glance_iterations = 0 if head_of or start else settings.glance_iterations
+        self.class_weight = torch.tensor(settings.class_weight, device=device)
+        net = load_weights(recipe, head_of) if head_of else GlanceAndRefine(recipe.net)
+        for part in net.pretrained if trunk else []:
+            part.load(trunk)
+        if start:
+            take_what_fits(net, start)
+        pretrained = [weight for part in net.pretrained for weight in part.parameters()]
         net.requires_grad_(head_of is None).head.requires_grad_(True)
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net = net.to(device, memory_format=torch.channels_last)
         average = get_ema_multi_avg_fn(settings.average_decay)
         self.average = AveragedModel(self.net, multi_avg_fn=average, use_buffers=True)
-        self.optimiser = torch.optim.AdamW(
-            self.net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, settings.learning_rate, total_steps=iterations, pct_start=WARM_UP_SHARE
+        known = {id(weight) for weight in pretrained}
+        fresh = [weight for weight in self.net.parameters() if id(weight) not in known]
+        rates = (settings.learning_rate, settings.learning_rate * settings.trunk_rate)
+        groups = [{"params": fresh, "lr": rates[0]}, {"params": pretrained, "lr": rates[1]}]
+        self.optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, lambda iteration: rate_at(iteration / iterations)
         )
         self.iteration = 0
 
-    def step(self, frames: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    def step(self, frames: Tensor, labels: Tensor) -> dict[str, float]:
         """Take one optimiser step; return the parts of the loss."""
         frames = frames.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            parts = training_loss(self.net, frames, labels, self.class_weight)
+        with torch.autocast(self.device, torch.bfloat16):
+            if self.iteration < self.glance_iterations:
+                parts = glance_loss(self.net, frames, labels, self.class_weight)
+            else:
+                parts = training_loss(self.net, frames, labels, self.class_weight, self.settings)
         self.optimiser.zero_grad()
         torch.stack(tuple(parts.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -68,43 +97,89 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write all that a resumed run needs; ``average`` is what is exported."""
-        parts = {
-            name: getattr(self, name).state_dict() for name in ("net", "average", "optimiser", "schedule")
-        }
-        torch.save({**parts, "iteration": self.iteration}, path)
+        parts = {name: getattr(self, name).state_dict() for name in MODULES}
+        random = {"cpu": torch.get_rng_state()}
+        if self.device == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state()
+        partial = path.with_suffix(".partial")
+        torch.save({**parts, "iteration": self.iteration, "random": random}, partial)
+        partial.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Go on where a checkpoint of the same recipe and length stopped."""
-        saved = torch.load(path, weights_only=True)
-        for name in ("net", "average", "optimiser", "schedule"):
+        """Go on where a checkpoint of the same recipe and device stopped; what is left may be shortened."""
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        for name in MODULES:
             getattr(self, name).load_state_dict(saved[name])
         self.iteration = saved["iteration"]
+        torch.set_rng_state(saved["random"]["cpu"])
+        if self.device == "cuda":
+            torch.cuda.set_rng_state(saved["random"]["cuda"])
+
+
+def take_what_fits(net: GlanceAndRefine, checkpoint: Path) -> None:
+    """Copy the averaged weights of another recipe's checkpoint wherever name and shape are the same."""
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
+    own = net.state_dict()
+    named = {name.removeprefix("module."): value for name, value in saved.items()}
+    fits = {name: value for name, value in named.items() if name in own and own[name].shape == value.shape}
+    net.load_state_dict(fits, strict=False)
 
 
 def load_weights(recipe: Recipe, checkpoint: Path) -> GlanceAndRefine:
-    """Return the averaged weights of a checkpoint, ready to be evaluated."""
+    """Return the averaged weights of a checkpoint, on the CPU and ready to be evaluated."""
     average = AveragedModel(GlanceAndRefine(recipe.net))
-    average.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    average.load_state_dict(saved["average"])
     net: GlanceAndRefine = average.module
     return net.eval()
 
 
+def rate_at(done: float) -> float:
+    """Say how much of the learning rate to use when a share of the run is done: up a line, down a cosine."""
+    if done < WARM_UP_SHARE:
+        return 0.04 + 0.96 * done / WARM_UP_SHARE
+    return 0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))
+
+
+def draw_batch(iteration: int, frames: int, batch: int, seed: int) -> Tensor:
+    """Say which frames are in a batch, so that every epoch has each frame once: int64 [batch].
+
+    A batch at the end of an epoch that is not full takes the rest from the next.
+    """
+    places = torch.arange(iteration * batch, (iteration + 1) * batch)
+    epochs = {int(epoch): np.random.default_rng([seed, int(epoch)]) for epoch in (places // frames).unique()}
+    orders = {epoch: rng.permutation(frames) for epoch, rng in epochs.items()}
+    return torch.tensor([int(orders[int(p) // frames][int(p) % frames]) for p in places])
+
+
+def forget_after(log: Path, iteration: int) -> None:
+    """Drop the lines of iterations that came after the last checkpoint and will be run again."""
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if json.loads(line)["iteration"] <= iteration))
+
+
 def train(trainer: Trainer, recipe: Recipe, data: LabelledFrames, out: Path, iterations: int) -> None:
-    """Train to the end, saving ``checkpoint.pt`` and appending to ``losses.jsonl`` on the way."""
+    """Train to the end, saving ``checkpoint.pt``, ``losses.jsonl`` and ``losses.png`` on the way."""
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.pt"
+    checkpoint, log_path = out / "checkpoint.pt", out / "losses.jsonl"
     if checkpoint.exists():
         trainer.resume(checkpoint)
-    stream = batches(data, recipe.train.batch, np.random.default_rng([recipe.train.seed, trainer.iteration]))
-    with (out / "losses.jsonl").open("a") as log, tqdm(total=iterations, initial=trainer.iteration) as bar:
+        forget_after(log_path, trainer.iteration)
+    frames = torch.from_numpy(data.frames).permute(0, 3, 1, 2).contiguous().to(trainer.device)
+    labels = torch.from_numpy(data.labels).to(trainer.device)
+    saved_s = time.monotonic()
+    with log_path.open("a") as log, tqdm(total=iterations, initial=trainer.iteration, mininterval=5) as bar:
         while trainer.iteration < iterations:
-            parts = trainer.step(*next(stream))
+            chosen = draw_batch(trainer.iteration, len(data), recipe.train.batch, recipe.train.seed)
+            parts = trainer.step(*vary(frames[chosen], labels[chosen], recipe.augment))
             bar.update()
-            bar.set_postfix({name: f"{value:.3f}" for name, value in parts.items()})
+            bar.set_postfix({name: f"{value:.3f}" for name, value in parts.items()}, refresh=False)
             log.write(json.dumps({"iteration": trainer.iteration, **parts}) + "\n")
-            if trainer.iteration % SAVE_EVERY == 0 or trainer.iteration == iterations:
-                trainer.save(checkpoint)
+            if time.monotonic() - saved_s > SAVE_EVERY_S or trainer.iteration == iterations:
                 log.flush()
+                trainer.save(checkpoint)
+                saved_s = time.monotonic()
+                draw_curve(log_path, out / "losses.png")
 
 
 def main() -> None:
@@ -113,16 +188,21 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="the recipe, a TOML file")
     parser.add_argument("--data", type=Path, required=True, help="the folder with train/ and trainannot/")
     parser.add_argument("--out", type=Path, required=True, help="where checkpoint and log go")
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of the trunk, a safetensors file")
+    parser.add_argument("--start-of", type=Path, help="take what fits from another recipe's checkpoint")
     parser.add_argument("--iterations", type=int, help="instead of the recipe's")
     parser.add_argument("--head-of", type=Path, help="fit the head alone, to the nets of this checkpoint")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     recipe = load_recipe(args.config)
-    data = load_split(args.data, "train", recipe.data)
+    split = "head" if args.head_of and recipe.data.head_share else "train"
+    data = load_split(args.data, split, recipe.data)
     planned = recipe.train.head_iterations if args.head_of else recipe.train.iterations
     iterations = args.iterations or planned
-    train(Trainer(recipe, iterations, args.head_of), recipe, data, args.out, iterations)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trainer = Trainer(recipe, iterations, args.head_of, args.weights, args.start_of, device)
+    train(trainer, recipe, data, args.out, iterations)
 
 
 if __name__ == "__main__":

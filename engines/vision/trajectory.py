@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from engines.vision.data import VOID
 from sage_edge.quality import confusion
 
 Floats = NDArray[np.float32]
@@ -87,7 +88,7 @@ def follow(
     Args:
         graphs: The model.
         frames: uint8 [N, H, W, 3].
-        labels: uint8 [N, H, W].
+        labels: uint8 [N, H, W], VOID where a pixel does not count.
         classes: How many classes there are.
         steps: K.
         stepper: Takes (z, ctx, index of the step), returns (next z, its energy); by default the model's own.
@@ -101,5 +102,5 @@ def follow(
             if k > 0:
                 z, energy = stepper(z, ctx, k - 1)
             energies[n, k] = energy.mean(dtype=np.float64)
-            confusions[n, k] = confusion(labels[n : n + 1], graphs.classify(z), classes)
+            confusions[n, k] = confusion(labels[n : n + 1], graphs.classify(z), classes, VOID)
     return Trajectories(energies, confusions)

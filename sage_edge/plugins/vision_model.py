@@ -52,7 +52,11 @@ class TrustTable:
 
 @dataclass(frozen=True, slots=True)
 class VisionModel:
-    """A trained refiner of images: what its manifest declares, and its four engines."""
+    """A trained refiner of images: what its manifest declares, and its four engines.
+
+    ``void`` is the label of pixels that do not count; the first ``drive_letters`` of a labelled frame's name
+    say which drive it is of. Only an evaluation asks for either.
+    """
 
     name: str
     version: str
@@ -70,6 +74,8 @@ class VisionModel:
     halting: native.HaltPolicy
     trust: TrustTable
     macs: dict[str, int]
+    void: int | None
+    drive_letters: int
     sha256: str
     encoder: Engine
     step: Engine
@@ -174,6 +180,8 @@ def _assemble(manifest: dict[str, Any], engines: dict[str, Engine], sha256: str)
         ),
         trust=TrustTable(tuple(trust["E_norm"]), tuple(trust["quality"])),
         macs={graph: int(manifest["macs"][graph]) for graph in GRAPHS},
+        void=manifest.get("void"),
+        drive_letters=manifest.get("drive_letters", 0),
         sha256=sha256,
         **engines,
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sage_edge.errors import ParameterError, ShapeError
-from sage_edge.quality import confusion, iou_per_class, mean_iou
+from sage_edge.quality import aurc, auroc, calibration_error, confusion, iou_per_class, mean_iou
 
 CLASSES = 4
 VOID = 11
@@ -83,3 +83,38 @@ def test_a_value_that_is_no_class_is_refused_by_name(which, value):
     arguments[which][1] = value
     with pytest.raises(ParameterError, match=f"{which}: expected classes in 0..1"):
         confusion(**arguments, classes=2)
+
+
+scores = st.lists(st.tuples(st.integers(0, 5).map(float), st.booleans()), min_size=1, max_size=12)
+
+
+@given(scores)
+def test_auroc_is_the_share_of_pairs_in_order(pairs):
+    score, positive = (np.array(values) for values in zip(*pairs, strict=True))
+    duels = [(s > t) + (s == t) / 2 for s in score[positive] for t in score[~positive]]
+    expected = pytest.approx(np.mean(duels)) if duels else None
+    assert auroc(score, positive.astype(bool)) == expected
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=9))
+def test_aurc_is_the_mean_risk_of_every_coverage(pairs):
+    confidence, risk = (np.array(values) for values in zip(*pairs, strict=True))
+    best_first = [risk[i] for i in sorted(range(len(risk)), key=lambda i: -confidence[i])]
+    expected = np.mean([np.mean(best_first[: n + 1]) for n in range(len(risk))])
+    assert aurc(confidence, risk) == pytest.approx(expected)
+
+
+def test_no_order_of_the_risks_has_a_smaller_aurc_than_their_own():
+    risk = np.random.default_rng(0).random(50)
+    assert aurc(-risk, risk) < aurc(np.random.default_rng(1).random(50), risk) < aurc(risk, risk)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(1, 12), st.floats(-0.3, 0.3))
+def test_a_claim_that_is_always_off_by_so_much_has_that_calibration_error(claims, bins, off):
+    claimed = np.array(claims)
+    assert calibration_error(claimed, claimed + off, bins) == pytest.approx(abs(off))
+
+
+def test_bins_weigh_as_much_as_what_is_in_them():
+    claimed, true = np.array([0.1, 0.2, 0.9]), np.array([0.1, 0.2, 0.6])
+    assert calibration_error(claimed, true, bins=2) == pytest.approx(0.3 / 3)

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from engines.vision.bootstrap import miou_interval
+from engines.vision.bootstrap import by_block, miou_interval
 from engines.vision.corrupt import Corruption, corrupt, corrupt_all
-from engines.vision.data import is_calibration
 from engines.vision.otsu import otsu_segment, otsu_threshold
 from sage_edge.quality import confusion, mean_iou
 from tests.engines.vision.frames import nuclei_frames
@@ -75,12 +74,7 @@ def test_fewer_photons_make_more_noise():
     assert few == pytest.approx(10 * many, rel=0.1)  # deviation goes with 1 / sqrt(photons)
 
 
-@given(st.text(max_size=20), st.floats(0, 1), st.floats(0, 1))
-def test_a_larger_share_keeps_every_calibration_frame(frame_id, a, b):
-    low, high = sorted((a, b))
-    assert is_calibration(frame_id, low) <= is_calibration(frame_id, high)
-
-
-def test_the_calibration_share_is_about_what_was_asked():
-    kept = np.mean([is_calibration(f"frame-{n}", 0.13) for n in range(4000)])
-    assert kept == pytest.approx(0.13, abs=0.02)  # four deviations of 4000 draws
+def test_a_block_sums_the_confusions_of_its_frames():
+    counts = np.random.default_rng(0).integers(0, 9, (5, 3, 3))
+    summed = by_block(counts, ["b", "a", "b", "c", "a"])
+    np.testing.assert_array_equal(summed, [counts[1] + counts[4], counts[0] + counts[2], counts[3]])

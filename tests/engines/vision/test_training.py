@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sage-edge[training]'")
 
-from engines.vision.batches import to_input  # noqa: E402
 from engines.vision.config import load_recipe  # noqa: E402
+from engines.vision.data import VOID, LabelledFrames  # noqa: E402
 from engines.vision.export import export_all  # noqa: E402
 from engines.vision.fixed_order import fixed_order  # noqa: E402
 from engines.vision.graphs import EncoderGraph, EnergyGraph, StepGraph, tile_cells  # noqa: E402
-from engines.vision.losses import disturb, judge, some_tiles  # noqa: E402
+from engines.vision.losses import disturb, divergence, draw_tiles, judge, tiles_of  # noqa: E402
 from engines.vision.macs import count_macs  # noqa: E402
-from engines.vision.nets import TILE_CELLS, normalise_exposure, per_tile  # noqa: E402
-from engines.vision.train import Trainer, load_weights  # noqa: E402
+from engines.vision.nets import MARK, normalise_exposure, per_tile  # noqa: E402
+from engines.vision.train import Trainer, draw_batch, load_weights, rate_at, train  # noqa: E402
 from engines.vision.trajectory import Graphs  # noqa: E402
 from tests.engines.vision.frames import nuclei_frames  # noqa: E402
 
@@ -27,15 +29,33 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*axis name.*:UserWarning"),
 ]
-RECIPE = load_recipe(Path(__file__).parents[3] / "engines" / "vision" / "configs" / "nuclei.toml")
+CONFIGS = Path(__file__).parents[3] / "engines" / "vision" / "configs"
 ITERATIONS = 25
 
 
+def to_input(frames):
+    """uint8 [B, H, W, 3] as the encoder takes it: float32 [B, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+
+
+def labelled_frames(recipe, count, seed):
+    """Synthetic frames of the recipe's size."""
+    height_px, width_px = recipe.net.size_px
+    frames, labels = nuclei_frames(count, seed, size_px=width_px)
+    return frames[:, :height_px].copy(), labels[:, :height_px].copy()
+
+
+@pytest.fixture(scope="module", params=["nuclei", "camvid-quick"])
+def recipe(request):
+    loaded = load_recipe(CONFIGS / f"{request.param}.toml")
+    return replace(loaded, train=replace(loaded.train, glance_iterations=0))
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(recipe, tmp_path_factory):
     """A few iterations on two synthetic frames: the losses, and the checkpoint."""
-    frames, labels = nuclei_frames(2, seed=1)
-    trainer = Trainer(RECIPE, ITERATIONS)
+    frames, labels = labelled_frames(recipe, 2, seed=1)
+    trainer = Trainer(recipe, ITERATIONS)
     batch = to_input(frames), torch.from_numpy(labels).long()
     losses = [trainer.step(*batch) for _ in range(ITERATIONS)]
     path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
@@ -44,8 +64,8 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def net(trained):
-    return load_weights(RECIPE, trained[2])
+def net(recipe, trained):
+    return load_weights(recipe, trained[2])
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +76,9 @@ def models(net, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def encoded(net):
+def encoded(recipe, net):
     """Frames with the latent and the context that the net sees in them."""
-    frames = nuclei_frames(3, seed=9)[0]
+    frames = labelled_frames(recipe, 3, seed=9)[0]
     with torch.no_grad():
         z, ctx, energy = EncoderGraph(net)(to_input(frames))
     return frames, z, ctx, energy
@@ -70,9 +90,9 @@ def test_training_overfits_two_frames(trained, part):
     assert losses[-1][part] < 0.7 * losses[0][part]
 
 
-def test_a_resumed_run_goes_on_where_it_stopped(trained):
+def test_a_resumed_run_goes_on_where_it_stopped(recipe, trained):
     trainer, _, path = trained
-    again = Trainer(RECIPE, ITERATIONS)
+    again = Trainer(recipe, ITERATIONS)
     again.resume(path)
     assert again.iteration == ITERATIONS
     assert again.schedule.get_last_lr() == trainer.schedule.get_last_lr()
@@ -80,9 +100,9 @@ def test_a_resumed_run_goes_on_where_it_stopped(trained):
         assert torch.equal(saved, loaded)
 
 
-def test_fitting_the_head_leaves_the_nets_as_they_were(trained):
-    frames, labels = nuclei_frames(2, seed=1)
-    fitted = Trainer(RECIPE, ITERATIONS, head_of=trained[2])
+def test_fitting_the_head_leaves_the_nets_as_they_were(recipe, trained):
+    frames, labels = labelled_frames(recipe, 2, seed=1)
+    fitted = Trainer(recipe, ITERATIONS, head_of=trained[2])
     before = {name: value.clone() for name, value in fitted.net.state_dict().items()}
     fitted.step(to_input(frames), torch.from_numpy(labels).long())
     changed = {
@@ -96,14 +116,14 @@ def test_a_step_changes_the_energy_of_the_tiles_it_refines_and_of_no_other(net, 
     _, z, ctx, energy = encoded
     with torch.no_grad():
         delta, after = StepGraph(net)(z, ctx, torch.ones(len(z)))
-    touched = per_tile((delta != 0).any(dim=1, keepdim=True).float()) > 0
+    touched = per_tile((delta != 0).any(dim=1, keepdim=True).float(), net.config.tile_cells) > 0
     assert (after[touched] < energy[touched]).all()
     torch.testing.assert_close(after[~touched], energy[~touched])
 
 
 def test_exported_graphs_say_what_torch_says(net, models, encoded):
     frames, z, ctx, energy = encoded
-    graphs = Graphs(models, RECIPE.net.limit)
+    graphs = Graphs(models, net.config.limit)
     for ours, theirs in zip(graphs.encode(frames), (z, ctx, energy), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)  # the order of float32 sums
     step_size = torch.full((len(z),), 0.5)
@@ -129,20 +149,21 @@ def test_a_step_takes_the_tiles_that_promise_most(net, encoded):
     _, z, ctx, _ = encoded
     with torch.no_grad():
         delta, _ = StepGraph(net)(z, ctx, torch.ones(len(z)))
-        gain = per_tile(net.predict(z, ctx)[1])
-    touched = per_tile((delta != 0).any(dim=1, keepdim=True).float()) > 0
+        gain = per_tile(net.predict(z, ctx)[1], net.config.tile_cells)
+    touched = per_tile((delta != 0).any(dim=1, keepdim=True).float(), net.config.tile_cells) > 0
     for promise, chosen in zip(gain, touched, strict=True):
-        assert chosen.sum() == RECIPE.net.tiles_per_step
+        assert chosen.sum() == net.config.tiles_per_step
         assert promise[chosen].min() >= promise[~chosen].max()
 
 
 def test_a_fixed_order_refines_every_tile_once_all_steps_are_taken(net, encoded):
     _, z, ctx, _ = encoded
-    step = fixed_order(net, np.random.default_rng(0).permutation(64))
+    tiles = net.config.tiles_per_step * net.config.max_steps
+    step = fixed_order(net, np.random.default_rng(0).permutation(tiles))
     moved = z.numpy()
-    for index in range(RECIPE.net.max_steps):
+    for index in range(net.config.max_steps):
         moved, energy = step(moved, ctx.numpy(), index)
-    assert (moved[:, -1] == RECIPE.net.limit).all()  # the mark of a refined cell
+    assert (moved[:, -1] == net.config.limit).all()  # the mark of a refined cell
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(energy), EnergyGraph(net)(torch.from_numpy(moved), ctx))
 
@@ -158,7 +179,7 @@ def test_exposure_does_not_change_what_the_net_sees():
 
 
 def test_tiles_cover_every_cell_once():
-    rows, columns = tile_cells(16, 24, halo=0)
+    rows, columns = tile_cells(16, 24, 8, halo=0)
     cells = sorted(zip(rows.flatten().tolist(), columns.flatten().tolist(), strict=True))
     assert cells == [(row, column) for row in range(16) for column in range(24)]
 
@@ -166,8 +187,8 @@ def test_tiles_cover_every_cell_once():
 def test_judging_a_perfect_latent_finds_no_error():
     labels = torch.randint(3, (2, 64, 64))
     logits = 16.0 * torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2) - 8.0
-    z = torch.nn.functional.pixel_unshuffle(logits, 4)
-    loss, wrong = judge(z, labels, torch.tensor([1.0, 1.0, 2.0]))
+    z = torch.nn.functional.pad(torch.nn.functional.pixel_unshuffle(logits, 4), MARK)
+    loss, wrong = judge(z, labels, torch.tensor([1.0, 1.0, 2.0]), logit_px=1)
     assert loss.max() < 1e-5
     assert wrong.max() == 0
 
@@ -175,9 +196,9 @@ def test_judging_a_perfect_latent_finds_no_error():
 def test_an_error_counts_as_much_as_its_class():
     labels = torch.zeros(1, 4, 4, dtype=torch.long)
     labels[0, 0, 0] = 2
-    says_one = torch.zeros(1, 48, 1, 1)
+    says_one = torch.zeros(1, 49, 1, 1)
     says_one[:, 16:32] = 5.0
-    _, wrong = judge(says_one, labels, torch.tensor([1.0, 1.0, 2.0]))
+    _, wrong = judge(says_one, labels, torch.tensor([1.0, 1.0, 2.0]), logit_px=1)
     assert wrong.item() == pytest.approx((15 * 0.5 + 1) / 16)
 
 
@@ -185,13 +206,86 @@ def test_noise_stays_inside_the_bounds_of_the_state():
     assert disturb(torch.full((4, 3, 8, 8), 7.9), sigma=2.0, limit=8.0).abs().max() <= 8.0
 
 
-def test_tiles_are_chosen_whole():
-    chosen = some_tiles(torch.zeros(3, 1, 32, 32)).float()
-    assert set(per_tile(chosen).flatten().tolist()) <= {0.0, 1.0}
-    assert TILE_CELLS == 8
+def test_void_pixels_are_neither_loss_nor_error():
+    labels = torch.full((1, 4, 4), VOID)
+    loss, wrong = judge(torch.randn(1, 49, 1, 1), labels, torch.tensor([1.0, 1.0, 2.0]), logit_px=1)
+    assert loss.item() == wrong.item() == 0
 
 
-def test_counted_macs_are_those_of_the_layers(models):
-    latent = 16 * len(RECIPE.data.classes) + 1
-    assert count_macs(models / "energy.fp32.onnx") == 64 * 64 * (latent * 32 + 32 * 2)
+def test_a_latent_diverges_from_itself_by_nothing_and_from_another_by_more():
+    z, other = torch.randn(2, 1, 13, 4, 4)
+    assert divergence(z, z, classes=3).item() == pytest.approx(0, abs=1e-6)  # float32
+    assert divergence(z, other, classes=3) > 0.1
+
+
+def test_drawn_tiles_are_an_even_share_without_repeats():
+    torch.manual_seed(0)
+    chosen = draw_tiles(500, 12, 0.25, torch.device("cpu"))
+    assert chosen.shape == (500, 3)
+    assert all(len(set(row)) == 3 for row in chosen.tolist())
+    assert chosen.flatten().bincount(minlength=12).float().std() < 30  # 125 each, deviation about 10
+
+
+def test_a_tile_is_cut_from_where_it_lies():
+    cells = torch.arange(2 * 3 * 8 * 12.0).view(2, 3, 8, 12)
+    chosen = torch.tensor([[0, 5], [4, 2]])
+    one, two, three, four = tiles_of(cells, 4, chosen)
+    torch.testing.assert_close(one, cells[0, :, :4, :4])
+    torch.testing.assert_close(two, cells[0, :, 4:, 8:])
+    torch.testing.assert_close(three, cells[1, :, 4:, 4:8])
+    torch.testing.assert_close(four, cells[1, :, :4, 8:])
+
+
+def test_weights_that_fit_are_taken_from_another_recipe(recipe, trained):
+    other = replace(recipe, net=replace(recipe.net, refiner_widths=(16, 16)))
+    started = Trainer(other, ITERATIONS, start=trained[2]).net.state_dict()
+    source = load_weights(recipe, trained[2]).state_dict()
+    same = {name for name in started if torch.equal(started[name], source.get(name, torch.empty(0)))}
+    assert {name for name in started if name.startswith(("glance.", "head."))} <= same
+    assert "refiner.layers.0.weight" not in same
+
+
+def test_counted_macs_are_those_of_the_layers(net, models):
+    rows, columns = net.grid
+    cells, hidden = rows * columns, 32
+    assert count_macs(models / "energy.fp32.onnx") == cells * (net.latent * hidden + hidden * 2)
     assert count_macs(models / "decoder.fp32.onnx") == 0
+
+
+def test_every_epoch_has_each_frame_once_whatever_the_batch():
+    drawn = torch.cat([draw_batch(i, frames=10, batch=4, seed=3) for i in range(5)])
+    assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
+    assert drawn[:10].tolist() != drawn[10:].tolist()
+
+
+def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(tmp_path):
+    recipe = load_recipe(CONFIGS / "nuclei.toml")
+    recipe = replace(
+        recipe,
+        train=replace(recipe.train, batch=2),
+        augment=replace(recipe.augment, crop_px=(64, 64)),
+    )
+    ids = ("a", "b", "c")
+    data = LabelledFrames(ids, ids, *nuclei_frames(3, seed=4, size_px=64))
+    weights = []
+    for stops in ((4,), (2, 4)):
+        out = tmp_path / str(len(stops))
+        for stop in stops:
+            trainer = Trainer(recipe, 4)
+            train(trainer, recipe, data, out, stop)
+            with (out / "losses.jsonl").open("a") as log:  # as if killed after its last checkpoint
+                log.write("" if stop == 4 else json.dumps({"iteration": stop + 1}) + "\n")
+        weights.append(trainer.net.state_dict())
+        assert (out / "losses.png").stat().st_size > 0
+        assert len((out / "losses.jsonl").read_text().splitlines()) == 4
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_the_learning_rate_rises_falls_and_ends_at_nothing():
+    rates = [rate_at(done / 60) for done in range(61)]
+    assert rates.index(max(rates)) == 4
+    assert max(rates) == pytest.approx(1)
+    assert rates[:5] == sorted(rates[:5])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] == pytest.approx(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from sage_edge import HRM, Settings
 from sage_edge.errors import ConfigError, ParameterError
-from sage_edge.evaluation import evaluate, find_labelled
+from sage_edge.evaluation import evaluate, find_labelled, time_slots
 from sage_edge.frames import decode_image
 from sage_edge.quality import confusion, mean_iou
 from tests.quadratic import QuadraticPlugin
@@ -83,6 +84,32 @@ def test_the_report_adds_up(hrm, folder, vision):
         assert run["mIoU"] == pytest.approx(np.mean(present))
         assert 0 <= run["trust"]["mean"] <= 1
         assert run["trust"]["mean_absolute_error"] <= 1
+
+
+def test_drives_are_told_apart_by_the_letters_that_the_model_names(hrm, folder, vision, monkeypatch):
+    assert set(evaluate(hrm, find_labelled(folder, "val"))["runs"]["default"]["mIoU_by_drive"]) == {""}
+    monkeypatch.setattr(vision, "model", replace(vision.model, drive_letters=6))
+    runs = evaluate(hrm, find_labelled(folder, "val"))["runs"]
+    by_drive = runs["steps_0"]["mIoU_by_drive"]
+    assert list(by_drive) == ["frame0", "frame1", "frame2"]
+    assert by_drive["frame0"] > 0.999
+    assert by_drive["frame2"] < 0.001
+
+
+def test_the_model_says_which_label_is_void(hrm, folder, vision, monkeypatch):
+    monkeypatch.setattr(vision, "model", replace(vision.model, void=2))
+    report = evaluate(hrm, find_labelled(folder, "val"))["runs"]["steps_0"]
+    assert report == evaluate(hrm, find_labelled(folder, "val"), void=2)["runs"]["steps_0"] | {
+        "refine_ms_median": report["refine_ms_median"]
+    }
+
+
+def test_both_numbers_of_slots_are_timed(folder):
+    timed = time_slots(Settings(threads=1, telemetry_dir=""), find_labelled(folder, "val"))
+    assert list(timed) == ["slots_1", "slots_8"]
+    for times in timed.values():
+        assert times["time_saved"] == pytest.approx(times["all_steps_ms"] / times["default_ms"])
+        assert times["default_ms"] > 0
 
 
 def test_void_pixels_do_not_count(hrm, folder):

@@ -2,84 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from sage_edge.errors import ConfigError, FrameError, InputError, ParameterError, ShapeError
-from sage_edge.frames import decode_image
+from sage_edge.errors import ConfigError, ParameterError
+from sage_edge.evaluation.labelled import Labelled, LabelledFrame
+from sage_edge.evaluation.trust import TrustProbe
 from sage_edge.orchestrator import HRM, Budget, Result, Ticket
 from sage_edge.plugins.vision import VisionPlugin
-from sage_edge.quality import confusion, iou_per_class, mean_iou
-
-_IMAGE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
-_LARGEST_PIXELS = 1 << 28
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledFrame:
-    """A frame and its labels: uint8 [H, W, 3] and integers [H, W]."""
-
-    name: str
-    frame: NDArray[np.uint8]
-    labels: NDArray[np.integer[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A split in the layout ``<split>/NAME.*`` beside ``<split>annot/NAME.png``."""
-
-    images: tuple[Path, ...]
-    labels: Path
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __iter__(self) -> Iterator[LabelledFrame]:
-        for path in self.images:
-            yield _read(path, self.labels / f"{path.stem}.png")
-
-
-def _read(path: Path, labels_path: Path) -> LabelledFrame:
-    """Raises InputError naming the file that cannot be used."""
-    try:
-        frame = decode_image(path.read_bytes(), _LARGEST_PIXELS)
-    except InputError as exc:
-        raise type(exc)(f"{path}: {exc}") from exc
-    try:
-        with Image.open(labels_path) as image:
-            labels = np.asarray(image)
-    except (UnidentifiedImageError, SyntaxError, ValueError) as exc:
-        raise FrameError(f"{labels_path}: the image is broken: {exc}") from exc
-    if labels.shape != frame.shape[:2] or not np.issubdtype(labels.dtype, np.integer):
-        raise ShapeError(
-            f"{labels_path}: expected integer labels {list(frame.shape[:2])} like its frame, "
-            f"got {labels.dtype} {list(labels.shape)}"
-        )
-    return LabelledFrame(path.stem, frame, labels)
-
-
-def find_labelled(data: Path, split: str) -> Labelled:
-    """The frames of a split.
-
-    Raises:
-        ConfigError: There are none, or a frame has no labels.
-    """
-    images = tuple(sorted(p for p in (data / split).glob("*") if p.suffix.lower() in _IMAGE_SUFFIXES))
-    if not images:
-        raise ConfigError(f"--data: expected images in {data / split}, found none")
-    labels = data / f"{split}annot"
-    missing = [path.stem for path in images if not (labels / f"{path.stem}.png").is_file()]
-    if missing:
-        raise ConfigError(f"--data: {len(missing)} frames have no PNG in {labels}, the first is {missing[0]}")
-    return Labelled(images, labels)
+from sage_edge.quality import confusion, iou_per_class, mean_iou, ranks
 
 
 def evaluate(hrm: HRM, frames: Labelled, *, void: int | None = None) -> dict[str, Any]:
@@ -88,16 +24,16 @@ def evaluate(hrm: HRM, frames: Labelled, *, void: int | None = None) -> dict[str
     Args:
         hrm: An orchestrator that serves ``vision``.
         frames: The split.
-        void: The label of pixels that do not count.
+        void: The label of pixels that do not count; by default what the model's manifest says.
 
     Returns:
-        A JSON document: mIoU (confusion summed over the split), IoU by class, mean steps, multiply-adds
-        of each graph and of the mean frame, the compute saved against all steps, milliseconds, and how
-        well the trust of an answer tells its own frame's mIoU.
+        A JSON document: mIoU (confusion summed over the split), by class and by drive, mean steps,
+        multiply-adds of each graph and of the mean frame, the compute saved against all steps, milliseconds,
+        how well the trust of an answer tells its own frame's mIoU, and how well it tells failures, beside
+        the confidences of the softmax.
     """
-    plugin = hrm.require("vision")
-    if not isinstance(plugin, VisionPlugin):
-        raise ConfigError(f"vision: expected the plugin that ships, got {type(plugin).__name__}")
+    plugin = vision_of(hrm)
+    void = plugin.model.void if void is None else void
     last = plugin.halting.max_steps
     budgets = {f"steps_{k}": Budget(max_steps=k, eps=0.0) for k in range(last + 1)} | {"default": Budget()}
     report: dict[str, Any] = {
@@ -112,24 +48,57 @@ def evaluate(hrm: HRM, frames: Labelled, *, void: int | None = None) -> dict[str
     }
     with tqdm(total=len(frames) * len(budgets), unit="frame", desc="evaluate") as bar:
         for name, budget in budgets.items():
-            report["runs"][name] = _run(hrm, plugin, frames, budget, void, bar)
+            report["runs"][name] = measure(hrm, frames, budget, void=void, on_frame=bar.update)
+    report["trust"] = _trust(hrm, plugin, frames, void)
     full, default = report["runs"][f"steps_{last}"], report["runs"]["default"]
     report["compute_saved"] = full["mean_macs"] / default["mean_macs"]
     report["mIoU_lost"] = full["mIoU"] - default["mIoU"]
     return report
 
 
-def _run(
-    hrm: HRM, plugin: VisionPlugin, frames: Labelled, budget: Budget, void: int | None, bar: tqdm[Any]
+def vision_of(hrm: HRM) -> VisionPlugin:
+    """The vision plugin of an orchestrator.
+
+    Raises:
+        ConfigError: Another plugin serves under that name.
+    """
+    plugin = hrm.require("vision")
+    if not isinstance(plugin, VisionPlugin):
+        raise ConfigError(f"vision: expected the plugin that ships, got {type(plugin).__name__}")
+    return plugin
+
+
+def measure(
+    hrm: HRM,
+    frames: Labelled,
+    budget: Budget,
+    *,
+    void: int | None = None,
+    on_frame: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
+    """Refine every frame within one budget.
+
+    Args:
+        hrm: An orchestrator that serves ``vision``.
+        frames: The split.
+        budget: Of each frame.
+        void: The label of pixels that do not count; by default what the model's manifest says.
+        on_frame: Called after each frame.
+
+    Returns:
+        mIoU, by class and by drive, mean steps and multiply-adds, milliseconds, and what trust promised.
+    """
+    plugin = vision_of(hrm)
+    void = plugin.model.void if void is None else void
     classes = len(plugin.model.classes)
-    per_frame, steps, trusts, times_ms = [], [], [], []
+    per_frame, steps, trusts, times_ms, names = [], [], [], [], []
     for labelled, result in _refined(hrm, frames, budget):
         per_frame.append(_confusion(labelled, result, classes, void))
         steps.append(result.run.step_idx)
         trusts.append(result.trust or 0.0)
         times_ms.append(result.refine_ms)
-        bar.update()
+        names.append(labelled.name[: plugin.model.drive_letters])
+        on_frame()
     total = np.sum(per_frame, axis=0)
     if not total.any():
         raise ParameterError(f"labels: expected pixels that count, got only --void {void}")
@@ -143,6 +112,7 @@ def _run(
             name: iou if np.isfinite(iou) else None  # in no label and no answer
             for name, iou in zip(plugin.model.classes, iou_per_class(total).tolist(), strict=True)
         },
+        "mIoU_by_drive": _by_drive(per_frame, names),
         "mean_steps": float(np.mean(steps)),
         "mean_macs": macs["encoder"] + macs["step"] * float(np.mean(steps)) + macs["decoder"],
         "refine_ms_median": float(np.median(times_ms)),
@@ -153,6 +123,21 @@ def _run(
             "spearman": _spearman(trust, own),
         },
     }
+
+
+def _by_drive(per_frame: Sequence[NDArray[np.int64]], names: Sequence[str]) -> dict[str, float | None]:
+    """The mIoU of each drive, its confusions summed; None where everything is void."""
+    drives: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros_like(per_frame[0]))
+    for matrix, name in zip(per_frame, names, strict=True):
+        drives[name] += matrix
+    return {name: mean_iou(total) if total.any() else None for name, total in sorted(drives.items())}
+
+
+def _trust(hrm: HRM, plugin: VisionPlugin, frames: Labelled, void: int | None) -> dict[str, Any]:
+    probe = TrustProbe(plugin, void)
+    for labelled, result in _refined(hrm, frames, Budget()):
+        probe.add(labelled, result)
+    return probe.report()
 
 
 def _confusion(labelled: LabelledFrame, result: Result, classes: int, void: int | None) -> NDArray[np.int64]:
@@ -176,15 +161,7 @@ def _refined(hrm: HRM, frames: Labelled, budget: Budget) -> Iterator[tuple[Label
 
 def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
     """Rank correlation; None when one side is constant."""
-    ranks = np.stack([_ranks(a), _ranks(b)])
-    if (np.ptp(ranks, axis=1) == 0).any():
+    both = np.stack([ranks(a), ranks(b)])
+    if (np.ptp(both, axis=1) == 0).any():
         return None
-    return float(np.atleast_2d(np.corrcoef(ranks))[0, 1])
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks with ties shared."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last: NDArray[np.int64] = np.cumsum(counts)
-    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
-    return ranks
+    return float(np.atleast_2d(np.corrcoef(both))[0, 1])

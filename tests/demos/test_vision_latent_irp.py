@@ -1,0 +1,34 @@
+"""The demo runs on the frames that ship, adds up, and what it records is valid."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_demo_compares_early_stop_and_fixed_steps_and_its_telemetry_is_valid(tmp_path):
+    command = [sys.executable, "demos/vision_latent_irp.py", "--threads", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {
+        name: line.removeprefix(name).split()
+        for name in ("all steps", "early stop", "fixed, as many on average")
+        for line in done.stdout.splitlines()
+        if line.startswith(name)
+    }
+    full, stopped, fixed = rows.values()
+    assert (full[0], full[2], full[4]) == ("8.00", "1.00x", "0.00")
+    assert float(stopped[1]) == pytest.approx(float(fixed[1]))  # the same compute
+    assert float(stopped[2].rstrip("x")) > 1.5
+    assert float(full[3]) > 0.6
+    journal = tmp_path / "telemetry" / "telemetry.jsonl"
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    full_runs = [record for record in records if record["eps"] == 0 and record["steps"] == 8]
+    assert len(full_runs) == 8  # one for each frame
+    assert ", 0 invalid" in done.stdout
