@@ -1,7 +1,7 @@
 """Memory of the service: idle and at full load, and what one more slot takes.
 
-The service's own orchestrator with the model that ships, in a fresh process for each number of slots. It is the
-resident set that counts; page cache and a container's limit are left out.
+The service's own orchestrator with the model that ships, in a fresh process for each number of slots. It is
+the resident set that counts; page cache and a container's limit are left out.
 """
 
 from __future__ import annotations

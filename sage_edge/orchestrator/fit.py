@@ -6,8 +6,8 @@ from sage_edge.config import Settings
 from sage_edge.errors import ConfigError
 
 _MIB = 1 << 20
-#: Bytes for one unit of a setting, at least: what is refused could never work. The model that ships takes more
-#: at full load, as benchmarks/memory.py measures.
+#: Bytes for one unit of a setting, at least: what is refused could never work. The model that ships takes
+#: more at full load, as benchmarks/memory.py measures.
 _SLOT_BYTES = {"vision": 16 * _MIB}
 _SMALL_SLOT_BYTES = 64 << 10
 _WAITING_BYTES = 256 << 10
@@ -40,5 +40,5 @@ def check_fits(settings: Settings, available_bytes: int | None) -> None:
     key = max(needed, key=lambda name: needed[name])
     raise ConfigError(
         f"{key}: {getattr(settings, key)} needs {needed[key] // _MIB} MiB at least, "
-        f"all settings {total_mib} MiB of the {free_mib} MiB that are free; choose a smaller {key}, or free memory"
+        f"all settings {total_mib} MiB, of {free_mib} MiB that are free: choose a smaller {key}"
     )
