@@ -8,6 +8,9 @@ ARGS   ?=
 BASE_IMAGE ?= debian:bookworm-slim
 ENGINE ?= $(if $(shell command -v docker),docker,podman)
 
+# --system-site-packages lets the environment see TensorRT, which JetPack installs for the system.
+VENV_OPTIONS ?=
+
 VENV   := .venv
 BIN    := $(VENV)/bin
 CORE   := $(shell find csrc CMakeLists.txt pyproject.toml -type f 2>/dev/null)
@@ -72,7 +75,7 @@ clean:
 
 $(VENV)/.pip:
 	@echo "==> creating $(VENV)"
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
 	$(BIN)/python -m pip install --upgrade "pip>=25.1"
 	@touch $@
 
