@@ -326,7 +326,7 @@ def assert_serves_and_counts(process, frame, lost):
     metrics = process.client.get("/metrics").text
     assert int(re.search(r'sage_telemetry_lost_total\{stage="journal"\} (\d+)', metrics)[1]) >= lost
     assert len(process.logged("telemetry_journal_failed")) == 1
-    assert len(process.client.get("/v1/telemetry").text.splitlines()) == 12
+    assert process.client.get("/v1/telemetry").text.count('"kind":"step"') == 12
 
 
 def test_a_telemetry_directory_that_cannot_be_is_said_once_and_counted(tmp_path, nuclei_bytes):
@@ -361,7 +361,7 @@ def test_a_directory_that_goes_away_and_comes_back_is_written_to_again(tmp_path,
         shutil.rmtree(folder)
         folder.write_text("a file in its place")
         assert process.post(nuclei_bytes, max_steps=3, eps=0).status_code == 200
-        process.wait_for(lambda: process.lost() == 4)
+        process.wait_for(lambda: process.lost() >= 4)
         folder.unlink()
         folder.mkdir()
 
