@@ -227,9 +227,12 @@ class SlotTable:
         Raises:
             ConfigError: No rewind is due.
         """
-    def set_budget(self, slot: typing.SupportsInt | typing.SupportsIndex, budget_us: typing.SupportsFloat | typing.SupportsIndex) -> None:
+    def set_budget(self, slot: typing.SupportsInt | typing.SupportsIndex, budget_us: typing.SupportsFloat | typing.SupportsIndex) -> bool:
         """
-        Moves the limit of what may be charged to a run, microseconds; the next decision sees it.
+        Moves the limit of what may be charged to a run, microseconds.
+        
+        Returns:
+            Whether it pays for another step like the last one.
         
         Raises:
             ConfigError: It is negative or no number.

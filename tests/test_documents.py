@@ -17,7 +17,7 @@ import pytest
 
 from sage_edge import Settings
 from sage_edge import errors as error_tree
-from sage_edge.service import refine, status, telemetry
+from sage_edge.service import answers, quality, refine, scenes, status, telemetry
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("engines/**/*.md")])
@@ -145,9 +145,11 @@ def test_every_error_code_and_route_is_documented():
     classes = [c for c in vars(error_tree).values() if isinstance(c, type) and issubclass(c, Exception)]
     for cls in classes:
         assert f"`{cls.code}`" in text, cls.code
-    for module in (refine, status, telemetry):
+    names = re.sub(r"\{\w+\}", "{name}", text)  # the page may name a parameter as it is meant
+    for module in (answers, quality, refine, scenes, status, telemetry):
         for route in module.router.routes:
-            assert route.path in text, route.path
+            for method in route.methods:
+                assert f"`{method} {route.path}" in names or method == "HEAD", route.path
 
 
 def test_the_repository_names_no_machine():

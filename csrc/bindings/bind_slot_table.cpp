@@ -126,7 +126,10 @@ Args:
 Raises:
     ConfigError: No rewind is due.)")
       .def("set_budget", &SlotTable::set_budget, py::arg("slot"), py::arg("budget_us"),
-           R"(Moves the limit of what may be charged to a run, microseconds; the next decision sees it.
+           R"(Moves the limit of what may be charged to a run, microseconds.
+
+Returns:
+    Whether it pays for another step like the last one.
 
 Raises:
     ConfigError: It is negative or no number.)")

@@ -45,6 +45,7 @@ class Run {
     feasible_ = state.feasible;
     residual_ = state.residual;
     spent_us_ += state.charge_us;
+    step_us_ = state.charge_us;
     window_.push(E_ / policy_.E_scale);
     ++states_;
     rewound_ = false;
@@ -72,8 +73,12 @@ class Run {
     rewound_ = true;
   }
 
-  /// Moves the limit of what may be charged; seen by the next decision.
-  SAGE_HD void set_budget(double budget_us) { policy_.budget_us = budget_us; }
+  /// Moves the limit of what may be charged.
+  /// @returns whether it pays for another step like the last one.
+  SAGE_HD bool set_budget(double budget_us) {
+    policy_.budget_us = budget_us;
+    return spent_us_ + step_us_ <= budget_us;
+  }
 
   /// Ends the run between two steps. Only while running.
   SAGE_HD void close(HaltReason reason) {
@@ -164,6 +169,7 @@ class Run {
   double best_E_ = std::numeric_limits<double>::infinity();
   double residual_ = 0.0;
   double spent_us_ = 0.0;
+  double step_us_ = 0.0;  // the last charge
   std::uint32_t states_ = 0;
   std::uint32_t best_step_ = 0;
   bool best_feasible_ = false;

@@ -38,10 +38,10 @@ void SlotTable::rewind(std::size_t slot, double E, bool feasible, std::uint8_t b
   ring_.push(run.record(now_ns));
 }
 
-void SlotTable::set_budget(std::size_t slot, double budget_us) {
+bool SlotTable::set_budget(std::size_t slot, double budget_us) {
   if (!(budget_us >= 0))
     throw ConfigError("budget_us: expected a number >= 0, got " + std::to_string(budget_us));
-  runs_[live_index(slot)].set_budget(budget_us);
+  return runs_[live_index(slot)].set_budget(budget_us);
 }
 
 void SlotTable::close(std::size_t slot, HaltReason reason, std::int64_t now_ns) {

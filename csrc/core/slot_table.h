@@ -35,8 +35,9 @@ class SlotTable {
   void rewind(std::size_t slot, double E, bool feasible, std::uint8_t branch, std::int64_t now_ns);
 
   /// Moves the limit of what may be charged to a run.
+  /// @returns whether it pays for another step like the last one.
   /// @throws ConfigError when it is negative or no number.
-  void set_budget(std::size_t slot, double budget_us);
+  bool set_budget(std::size_t slot, double budget_us);
 
   /// Ends a run between two steps and publishes its closing record.
   /// @throws ConfigError when the run has ended already: a run has one final record.

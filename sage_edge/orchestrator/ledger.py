@@ -72,6 +72,11 @@ class Ledger:
         """The account now."""
         return self._balance
 
+    @property
+    def scenes(self) -> int:
+        """Scenes that have energy locked: those that wait or run."""
+        return len(self._held)
+
     def lock(self, scene_id: str, wanted_uatp: int) -> int:
         """Set energy aside for a scene, or more of it.
 

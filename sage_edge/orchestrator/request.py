@@ -91,6 +91,7 @@ class Result:
         ATP_spent: Refinement energy of all branches in ATP (mJ), priced as the telemetry says.
         queue_ms, refine_ms: Waiting for a slot; from the slot to the decoded answer.
         branches: How many starts were refined; ``run`` is that of the best one.
+        scene_id: The scene that it shares a budget with.
     """
 
     request_id: str
@@ -103,7 +104,8 @@ class Result:
     ATP_spent: float
     queue_ms: float
     refine_ms: float
-    branches: int = 1
+    branches: int
+    scene_id: str
 
     @property
     def is_final(self) -> bool:
@@ -155,6 +157,11 @@ class Ticket:
     def run_id(self) -> int:
         """The run of its first branch."""
         return self.members[0].run_id
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether it has been given a slot."""
+        return self.admitted_ns > 0
 
     def cancel(self) -> None:
         """Give the request up; its slots are free before the next step. Any thread, any time."""

@@ -22,6 +22,8 @@ Note = Callable[[str, Mapping[str, Any]], None]
 
 #: Halt reasons after which a run had nothing more to gain.
 CONVERGED = ("slope<eps", "feasible", "confidence")
+#: Steps that an allocation looks ahead.
+_PLANNED_STEPS = 16
 #: Steps that an open-ended hold is extended by when it runs low.
 _AHEAD_STEPS = 4
 
@@ -66,7 +68,7 @@ class Sample(NamedTuple):
 class Member:
     """One run of a scene: what it costs, how far it is, and the orders it is given.
 
-    Threads: ``observe`` on its plugin's worker; ``order`` and ``budget_us`` are written by any member's
+    Threads: ``observe`` on its plugin's worker; its ``order`` and its limit are written by any member's
     worker and read by its own.
     """
 
@@ -92,8 +94,8 @@ class Member:
         self.weight = weight
         self.branch = branch
         self.order: str | None = None
-        self.budget_us: float | None = None
-        self.limit_uatp: int | None = None
+        #: What it may spend in all as it was last planned, micro-ATP; None without a limit.
+        self.limit: int | None = None
         self.spent_uatp = 0
         self.E_norm = self.first_E_norm = nan
         #: The best E_norm so far at each state.
@@ -116,7 +118,7 @@ class Member:
     def claim(self) -> Claim:
         """What it could do with more of the budget."""
         profile = self.profile
-        steps = self._max_steps - max(len(self.best) - 1, 0)
+        steps = min(self._max_steps - max(len(self.best) - 1, 0), _PLANNED_STEPS)
         return Claim(
             weight=self.weight,
             spent_uatp=self.spent_uatp,
@@ -125,15 +127,22 @@ class Member:
             falls=profile.falls(self.best, steps),
         )
 
-    def plan(self, claim: Claim, limit_uatp: int) -> None:
-        """Move its limit, on the strength of a claim."""
-        self._planned, self._planned_at = claim.falls, len(self.best)
-        self.may_spend(limit_uatp)
+    @property
+    def limit_uatp(self) -> int | None:
+        """What it may spend in all, now; None without a limit."""
+        self.scene.replan()
+        return self.limit
 
-    def may_spend(self, limit_uatp: int) -> None:
-        """Move its limit; its refiner sees it before the next step."""
-        self.limit_uatp = limit_uatp
-        self.budget_us = limit_uatp / (self.price.power_w * 1e3)
+    @property
+    def budget_us(self) -> float | None:
+        """The same as compute; its refiner asks before each step."""
+        limit_uatp = self.limit_uatp
+        return None if limit_uatp is None else limit_uatp / (self.price.power_w * 1e3)
+
+    def plan(self, claim: Claim, limit_uatp: int) -> None:
+        """Take a limit, and what it was given for."""
+        self._planned, self._planned_at = claim.falls, len(self.best)
+        self.limit = limit_uatp
 
     def is_off_plan(self, tolerance: float) -> bool:
         """Whether it has gained more, or less, than was planned by that share of the whole plan."""
@@ -188,6 +197,13 @@ class Scene:
         self._now_ns = now_ns
         self._note = note
         self._held_uatp = 0
+        # Sums over the members, kept as they change, since a step must not cost more in a larger scene.
+        self._spent_uatp = 0
+        self._energy = 0.0
+        self._running: list[Member] = []
+        self._unstarted = 0
+        self._steps_since_plan = 0
+        self._replan_cause: str | None = None
         self._moves: deque[tuple[int, float]] = deque()
         self._lock = threading.Lock()
 
@@ -202,21 +218,29 @@ class Scene:
             What was locked.
         """
         self.members = list(members)
+        self._running = list(members)
+        self._unstarted = len(members)
         self._held_uatp = self._ledger.lock(self.scene_id, wanted_uatp)
         if self.budget_uatp is not None:
             self.budget_uatp = self._held_uatp
-            self._allocate("admit")
+        self._allocate("admit")
         return self._held_uatp
+
+    def replan(self) -> None:
+        """Share the budget anew if something has changed since it was shared."""
+        if self._replan_cause is not None:
+            with self._lock:
+                self._allocate(self._replan_cause or "replan")
 
     @property
     def spent_uatp(self) -> int:
         """What all members have spent."""
-        return sum(member.spent_uatp for member in self.members)
+        return self._spent_uatp
 
     @property
     def energy(self) -> float:
         """H now, over the members that have a state."""
-        return sum(member.weight * member.E_norm for member in self.members if member.best)
+        return self._energy
 
     def step(self, member: Member, E_norm: float, spent_uatp: int) -> None:
         """A member has reached a state."""
@@ -229,8 +253,9 @@ class Scene:
             self._hold_enough(member)
             if self.is_posted:
                 self._watch_energy(member)
-            if self.budget_uatp is not None and member.is_off_plan(self.rules.hysteresis):
-                self._allocate("replan")
+            self._steps_since_plan += 1
+            if self._steps_since_plan > len(self._running) and member.is_off_plan(self.rules.hysteresis):
+                self._replan_cause = self._replan_cause or "replan"
 
     def leave(self, member: Member, summary: RunSummary | None) -> None:
         """A member has ended, or never began; what it leaves is there for the others at once.
@@ -241,21 +266,27 @@ class Scene:
         """
         with self._lock:
             member.has_ended = True
+            self._running.remove(member)
+            if not member.best:
+                self._unstarted -= 1
             if summary is not None:
                 member.halt_reason = summary.halt_reason
                 member.steps = summary.step_idx
                 member.profile.learn(member.best, converged=summary.halt_reason in CONVERGED)
-            if all(other.has_ended for other in self.members):
+            self._replan_cause = "halt"
+            if not self._running:
                 self._settle()
-            elif self.budget_uatp is not None:
-                self._allocate("halt")
 
     def _take(self, member: Member, E_norm: float, spent_uatp: int) -> None:
+        self._spent_uatp += spent_uatp - member.spent_uatp
         member.spent_uatp = spent_uatp
         if isfinite(E_norm):  # H keeps the last energy that was a number
+            before = member.E_norm if isfinite(member.E_norm) else 0.0
+            self._energy += member.weight * (E_norm - before)
             member.E_norm = E_norm
         if not member.best:
             member.first_E_norm = member.E_norm
+            self._unstarted -= 1
         member.best.append(min(member.E_norm, member.best[-1]) if member.best else member.E_norm)
 
     def _hold_enough(self, member: Member) -> None:
@@ -266,11 +297,11 @@ class Scene:
         spare_uatp = self._held_uatp - self.spent_uatp
         if spare_uatp >= next_uatp:
             return
-        self._held_uatp += self._ledger.lock(self.scene_id, _AHEAD_STEPS * next_uatp)
+        self._held_uatp += self._ledger.lock(self.scene_id, _AHEAD_STEPS * next_uatp - min(spare_uatp, 0))
         if self._held_uatp - self.spent_uatp < next_uatp:
             for other in self.members:
-                other.may_spend(
-                    other.spent_uatp + max(self._held_uatp - self.spent_uatp, 0) // len(self.members)
+                other.limit = other.spent_uatp + max(self._held_uatp - self.spent_uatp, 0) // len(
+                    self.members
                 )
 
     def _watch_energy(self, member: Member) -> None:
@@ -279,16 +310,19 @@ class Scene:
         self.H.append(Sample(self._now_ns(), member.run_id, len(member.best) - 1, H))
         if len(member.best) == 1:
             self._moves.clear()  # a member that joins moves H without any progress
+        if abs(H - self._moves[-1][1] if self._moves else H) >= self.rules.eps_H:
+            self._moves.clear()  # no window that holds this fall is flat
         self._moves.append((member.run_id, H))
-        running = [other for other in self.members if not other.has_ended]
-        if self.rules.eps_H > 0 and all(other.best for other in running) and self._is_settled_energy(running):
+        if self.rules.eps_H > 0 and not self._unstarted and self._is_settled_energy():
             self.global_halt = True
-            for other in running:
+            for other in self._running:
                 other.order = other.order or "global_halt"
 
-    def _is_settled_energy(self, running: Sequence[Member]) -> bool:
+    def _is_settled_energy(self) -> bool:
         """Whether H moved by less than eps_H while each running member took K_H steps."""
-        wanted = {member.run_id: self.rules.K_H for member in running}
+        if len(self._moves) <= self.rules.K_H * len(self._running):
+            return False
+        wanted = {member.run_id: self.rules.K_H + 1 for member in self._running}
         low = high = self._moves[-1][1]
         for run_id, H in reversed(self._moves):
             low, high = min(low, H), max(high, H)
@@ -296,15 +330,21 @@ class Scene:
                 return False
             if run_id in wanted:
                 wanted[run_id] -= 1
-            if all(left < 0 for left in wanted.values()):
+                if wanted[run_id] == 0:
+                    del wanted[run_id]
+            if not wanted:
                 return True
         return False
 
     def _allocate(self, cause: str) -> None:
-        """Share what is left of the budget among the members that have not ended."""
-        running = [member for member in self.members if not member.has_ended]
+        """Share what is left of the budget, if there is one, among the members that have not ended."""
+        self._replan_cause = None
+        if self.budget_uatp is None:
+            return
+        self._steps_since_plan = 0
+        running = self._running
         claims = [member.claim() for member in running]
-        moved = limits(POLICIES[self.rules.policy], self.budget_uatp or 0, self.spent_uatp, claims)
+        moved = limits(POLICIES[self.rules.policy], self.budget_uatp, self.spent_uatp, claims)
         for member, claim, limit_uatp in zip(running, claims, moved, strict=True):
             member.plan(claim, limit_uatp)
         self._note("allocation", self._describe_allocation(cause, running))
@@ -318,7 +358,7 @@ class Scene:
                 {
                     "run_id": member.run_id,
                     "plugin": member.plugin,
-                    "limit_uatp": member.limit_uatp,
+                    "limit_uatp": member.limit,
                     "spent_uatp": member.spent_uatp,
                 }
                 for member in running

@@ -103,6 +103,7 @@ class Worker:
         A ticket that ends first resolves its own future; wait for either.
         """
         wanted: Future[Result | None] = Future()
+        wanted.set_running_or_notify_cancel()  # one who stops waiting must not cancel it under the worker
         self._peeks.append((ticket, wanted))
         return wanted
 
@@ -252,6 +253,7 @@ class Worker:
             queue_ms=(ticket.admitted_ns - ticket.start_ns) / 1e6,
             refine_ms=(self._clock.monotonic_ns() - ticket.admitted_ns) / 1e6,
             branches=running.branches,
+            scene_id=ticket.members[0].scene.scene_id,
         )
 
     def _fail_all(self, error: SageError) -> None:

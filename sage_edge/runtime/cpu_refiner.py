@@ -18,12 +18,13 @@ class Follower(Protocol):
 
     Attributes:
         order: A halt reason with which the run must end before its next step; None lets it go on.
-        budget_us: Compute that may be charged to the run, microseconds; may move while it runs. None
-            leaves the limit of its policy.
     """
 
     order: str | None
-    budget_us: float | None
+
+    @property
+    def budget_us(self) -> float | None:
+        """Compute that may be charged to the run, microseconds; None leaves the limit of its policy."""
 
     def observe(self, E: float, spent_us: float) -> None:
         """A state was reached: its energy, and what was charged so far."""
@@ -250,12 +251,12 @@ class CpuRefiner:
         """Hand moved budgets to the runs and end those that were ordered to."""
         ordered: dict[str, list[int]] = {}
         for slot, job in enumerate(self._jobs):
-            follower = job.follower
-            if follower.order is not None:
-                ordered.setdefault(follower.order, []).append(slot)
-            elif follower.budget_us is not None and follower.budget_us != self._budgets_us[slot]:
-                self._budgets_us[slot] = follower.budget_us
-                self._table.set_budget(slot, follower.budget_us)
+            order, budget_us = job.follower.order, job.follower.budget_us
+            if order is None and budget_us is not None and budget_us != self._budgets_us[slot]:
+                self._budgets_us[slot] = budget_us
+                order = None if self._table.set_budget(slot, budget_us) else "budget"
+            if order is not None:
+                ordered.setdefault(order, []).append(slot)
         finished = []
         for reason, slots in ordered.items():
             finished += self._close(slots, reason)

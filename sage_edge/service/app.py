@@ -10,7 +10,7 @@ from fastapi_offline import FastAPIOffline
 from sage_edge.clock import Clock, SystemClock
 from sage_edge.config import VERSION
 from sage_edge.orchestrator import HRM
-from sage_edge.service import access, errors, refine, status, telemetry
+from sage_edge.service import access, answers, errors, quality, refine, scenes, status, telemetry
 from sage_edge.service.context import Context
 
 
@@ -38,6 +38,6 @@ def create_app(hrm: HRM, clock: Clock | None = None) -> FastAPI:
     )
     errors.install(app)
     access.install(app, hrm.settings, hrm.telemetry.metrics, clock)
-    for module in (refine, telemetry, status):
+    for module in (refine, answers, scenes, quality, telemetry, status):
         app.include_router(module.router)
     return app

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,12 +13,14 @@ from fastapi import Request
 
 from sage_edge.clock import Clock
 from sage_edge.config import Settings
-from sage_edge.errors import CapacityError
-from sage_edge.orchestrator import HRM
+from sage_edge.errors import BodyTimeoutError, CapacityError
+from sage_edge.orchestrator import HRM, Entry, Ticket
 from sage_edge.runtime import Estimate
 
 P = ParamSpec("P")
 T = TypeVar("T")
+#: Kept free before a deadline for the way from here to the caller, which cannot be seen from here.
+_SENDING_NS = 1_000_000
 
 
 @dataclass(slots=True)
@@ -62,6 +64,48 @@ class Context:
             yield
         finally:
             self._reading -= 1
+
+    async def in_time(self, body: Awaitable[T]) -> T:
+        """A body that is being read, or an end to waiting for it.
+
+        Raises:
+            BodyTimeoutError: It did not arrive in time.
+        """
+        within_s = self.settings.body_timeout_s
+        try:
+            return await asyncio.wait_for(body, within_s)
+        except asyncio.TimeoutError as exc:
+            raise BodyTimeoutError(f"body: expected all of it within {within_s:g} s") from exc
+
+    def submit(self, entry: Entry, start_ns: int) -> Ticket:
+        """Queue one input.
+
+        Args:
+            entry: The input and its limits.
+            start_ns: When the request arrived.
+
+        Raises:
+            SageError: As ``HRM.submit``.
+        """
+        return self.hrm.submit(
+            entry.plugin,
+            entry.prepared,
+            entry.budget,
+            request_id=entry.request_id,
+            start_ns=start_ns,
+            reserve_ns=self.reserve_ns(1),
+            priority=entry.priority,
+            stream_id=entry.stream_id,
+            keeps_latest=entry.keeps_latest,
+        )
+
+    def reserve_ns(self, answers: int) -> int:
+        """What encoding and sending so many answers takes, kept free before their deadline."""
+        return answers * self.reply_time.bound_ns + _SENDING_NS
+
+    def since_ms(self, start_ns: int) -> float:
+        """Milliseconds since a monotonic time."""
+        return (self.clock.monotonic_ns() - start_ns) / 1e6
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do blocking work beside the event loop."""

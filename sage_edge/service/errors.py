@@ -91,7 +91,7 @@ def install(app: FastAPI) -> None:
 
 def describe_finding(entry: Any) -> str:
     """One finding of the validator: the parameter, what was expected, what came."""
-    name = ".".join(str(part) for part in entry["loc"] if part not in ("query", "header"))
+    name = ".".join(str(part) for part in entry["loc"] if part not in ("query", "header")) or "body"
     if entry["type"] == "extra_forbidden":
         return f"{name}: unknown parameter"
     expected = entry["msg"].removeprefix("Value error, ").lower().replace("input should be", "expected")

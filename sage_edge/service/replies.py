@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,16 @@ from sage_edge.errors import NotAcceptableError
 from sage_edge.frames import mask_png
 from sage_edge.irp import Answer
 from sage_edge.orchestrator import Result
-from sage_edge.service.bodies import DTYPE_HEADER, SHAPE_HEADER, TENSOR_TYPE
+from sage_edge.service.bodies import DTYPE_HEADER, JSON_TYPE, SHAPE_HEADER, TENSOR_TYPE
 
-JSON_TYPE = "application/json"
 PNG_TYPE = "image/png"
 SSE_TYPE = "text/event-stream"
-OFFERED = (JSON_TYPE, PNG_TYPE, TENSOR_TYPE, SSE_TYPE)
+#: Forms of a whole answer.
+WHOLE_TYPES = (JSON_TYPE, PNG_TYPE, TENSOR_TYPE)
+OFFERED = (*WHOLE_TYPES, SSE_TYPE)
 
 
-def choose_type(accept: str) -> str:
+def choose_type(accept: str, types: Sequence[str] = OFFERED) -> str:
     """The offered media type that an Accept header prefers; JSON when it is empty or does not care.
 
     The most specific range that names a type gives its weight (RFC 9110, section 12.5.1); of two types
@@ -40,9 +42,9 @@ def choose_type(accept: str) -> str:
         ranges = (offered, f"{offered.partition('/')[0]}/*", "*/*")
         return next((wishes[name] for name in ranges if name in wishes), (0.0, 0))
 
-    best = max(OFFERED, key=wish)
+    best = max(types, key=wish)
     if wish(best)[0] <= 0:
-        raise NotAcceptableError(f"Accept: expected one of {', '.join(OFFERED)}, got {accept!r}")
+        raise NotAcceptableError(f"Accept: expected one of {', '.join(types)}, got {accept!r}")
     return best
 
 
@@ -74,12 +76,17 @@ def describe(result: Result, total_ms: float) -> dict[str, Any]:
         "is_partial": result.is_partial,
         "steps": run.step_idx,
         "answer_step": run.best_step,
-        "E": _finite(run.best_E),
-        "E_norm": _finite(run.best_E / result.E_scale),
-        "E0": _finite(run.E0),
+        "E": finite(run.best_E),
+        "E_norm": finite(run.best_E / result.E_scale),
+        "E0": finite(run.E0),
         "trust": result.trust,
         "monotonicity_ratio": run.monotonicity_ratio,
         "ATP_spent": result.ATP_spent,
+        "branches": result.branches,
+        "branch_id": run.branch,
+        "rewinds": run.rewinds,
+        "run_id": run.run_id,
+        "scene_id": result.scene_id,
         "time_ms": _stages(result, total_ms),
         "answer": _describe_answer(result.answer),
     }
@@ -107,7 +114,7 @@ def _headers(result: Result, total_ms: float) -> dict[str, str]:
     run = result.run
     return {
         "Sage-Request-Id": result.request_id,
-        "Sage-Halt-Reason": str(run.halt_reason),
+        "Sage-Halt-Reason": run.halt_reason or "",
         "Sage-Partial": str(result.is_partial).lower(),
         "Sage-Steps": str(run.step_idx),
         "Sage-E": f"{run.best_E:.6g}",
@@ -132,5 +139,6 @@ def _weight(text: str) -> float:
     return weight if 0 <= weight <= 1 else 1.0
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """A number that JSON has; None for another."""
     return value if math.isfinite(value) else None

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from sage_edge.config import VERSION
-from sage_edge.orchestrator import Servable
+from sage_edge.orchestrator import Ledger, Servable
 from sage_edge.service import openapi
 from sage_edge.service.context import context_of
 from sage_edge.service.errors import RETRY_AFTER_S
@@ -35,14 +35,16 @@ async def readyz(request: Request) -> JSONResponse:
 
 @router.get("/v1/status", summary="What runs where", **openapi.STATUS)
 async def status(request: Request) -> dict[str, Any]:
-    """Version, state, backend and load of each plugin, and the telemetry's own health."""
+    """Version, state, energy account, backend and load of each plugin, and the telemetry's own health."""
     context = context_of(request)
     return {
         "version": VERSION,
         "state": context.state,
         "profile": context.settings.profile,
-        "uptime_s": (context.clock.monotonic_ns() - context.started_ns) / 1e9,
+        "uptime_s": context.since_ms(context.started_ns) / 1e3,
         "price": {"power_w": context.settings.power_w, "source": "declared"},
+        "allocation": context.settings.allocation,
+        "ledger": _describe_ledger(context.hrm.ledger),
         "plugins": context.hrm.status(),
         "telemetry": context.hrm.telemetry.status(),
     }
@@ -54,6 +56,19 @@ async def plugins(request: Request) -> dict[str, Any]:
     context = context_of(request)
     cap = context.settings.step_cap
     return {name: _describe(plugin, cap) for name, plugin in context.hrm.plugins.items()}
+
+
+def _describe_ledger(ledger: Ledger) -> dict[str, Any]:
+    """The account in ATP, and how many scenes (single requests are scenes too) have some of it locked."""
+    balance = ledger.balance
+    return {
+        "ATP_initial": balance.initial_uatp / 1e6,
+        "ATP_available": balance.available_uatp / 1e6,
+        "ATP_locked": balance.locked_uatp / 1e6,
+        "ADP": balance.adp_uatp / 1e6,
+        "energy_ratio": balance.energy_ratio,
+        "scenes": ledger.scenes,
+    }
 
 
 def _describe(plugin: Servable, max_steps_cap: int) -> dict[str, Any]:

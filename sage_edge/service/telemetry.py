@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -72,6 +72,15 @@ async def stream(
 async def schema(request: Request) -> Response:
     """The schema that every record is valid under."""
     return JSONResponse(context_of(request).hrm.telemetry.validator.schema, media_type=openapi.SCHEMA_TYPE)
+
+
+@router.get("/v1/audit/head", summary="The newest signed head of the audit chain", **openapi.AUDIT_HEAD)
+async def audit_head(request: Request) -> dict[str, Any]:
+    """Sequence number and hash of the last record that was signed, with its signature."""
+    head = context_of(request).hrm.telemetry.audit_head()
+    if head is None:
+        raise HTTPException(404, "expected a signed record, got none so far; telemetry_dir must be set")
+    return head
 
 
 @router.get("/metrics", summary="Prometheus exposition", response_class=Response, **openapi.METRICS)

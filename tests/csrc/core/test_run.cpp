@@ -174,6 +174,8 @@ TEST("a budget moves while a run goes on") {
   policy.budget_us = 100.0;
   Run run(1, policy, 0, 0);
   observe(run, 3.0, true, 5.0);
+  CHECK(run.set_budget(12.0));
+  CHECK(!run.set_budget(9.0));
   run.set_budget(12.0);
   CHECK(observe(run, 2.0, true, 5.0) == HaltReason::kBudget);
 }

@@ -180,3 +180,11 @@ def test_limits_of_those_who_run_never_exceed_what_is_left(events, budget_steps)
         running = [m for m in members if not m.has_ended]
         promised = sum(m.limit_uatp - m.spent_uatp for m in running)
         assert scene.spent_uatp + promised <= scene.budget_uatp
+
+
+def test_a_step_that_costs_far_more_than_usual_ends_no_run_that_has_no_budget():
+    scene, (a,), _, ledger = posted(count=1)
+    a.observe(1.0, STEP_US)
+    a.observe(0.5, 50 * STEP_US)
+    assert a.budget_us is None
+    assert ledger.balance.locked_uatp > scene.spent_uatp

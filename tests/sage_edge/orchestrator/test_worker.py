@@ -369,15 +369,15 @@ def test_an_ordered_halt_gives_the_answer_so_far():
     np.testing.assert_allclose(result.answer.array, 90.0 * (1 - 0.5**2))
 
 
-def test_a_limit_that_moves_reaches_a_running_run_at_its_next_step():
+def test_a_limit_that_moves_ends_a_running_run_before_its_next_step():
     bench = Bench(slots=1)
     ticket = bench.ask(90.0)
     bench.serve(2)
     spent_uatp = ticket.members[0].spent_uatp
-    ticket.members[0].may_spend(spent_uatp + 1)
+    ticket.members[0].limit = spent_uatp + 1
     bench.serve(1)
     result = ticket.future.result(timeout=0)
-    assert (result.run.halt_reason, result.run.step_idx) == ("budget", 3)
+    assert (result.run.halt_reason, result.run.step_idx) == ("budget", 2)
 
 
 def test_newcomers_do_not_make_a_run_miss_its_deadline():

@@ -165,7 +165,12 @@ def test_an_unknown_route_is_404(service, path):
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("GET", VISION, "POST"), ("DELETE", "/metrics", "GET"), ("PUT", "/v1/telemetry", "GET")],
+    [
+        ("PUT", VISION, "POST"),
+        ("PUT", "/v1/scenes", "POST"),
+        ("DELETE", "/metrics", "GET"),
+        ("PUT", "/v1/telemetry", "GET"),
+    ],
 )
 def test_a_wrong_method_is_405_and_says_which_is_right(service, method, path, allowed):
     reply = service.client.request(method, path)

@@ -30,10 +30,17 @@ def test_every_class_of_error_has_a_code_of_its_own():
 
 @pytest.mark.parametrize("kind", sorted(CLASSES, key=lambda kind: kind.code))
 def test_the_fault_is_the_callers_for_input_and_ours_otherwise(kind):
-    status = STATUS[kind]
-    assert (400 <= status < 500) == issubclass(
-        kind, (errors.InputError, errors.CapacityError, errors.CancelledRequestError)
+    callers = (
+        errors.InputError,
+        errors.CapacityError,
+        errors.BudgetError,
+        errors.SupersededError,
+        errors.UnauthorizedError,
+        errors.RateLimitError,
+        errors.CancelledRequestError,
     )
+    status = STATUS[kind]
+    assert (400 <= status < 500) == issubclass(kind, callers)
     retry = error_reply(kind("why")).headers.get("Retry-After")
     assert (retry is not None) == (status in (429, 503))
 

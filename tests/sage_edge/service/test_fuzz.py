@@ -9,13 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.wire import TENSOR, as_image, form
+from tests.wire import TENSOR, as_image, form, post_vector
 
 VISION = "/v1/refine/vision"
+REFINE = "/v1/refine/{name}"
 #: The stream never ends by itself, so it is not among them.
 ROUTES = [
     "/v1/telemetry",
     "/v1/telemetry/schema",
+    "/v1/audit/head",
     "/metrics",
     "/healthz",
     "/readyz",
@@ -30,6 +32,15 @@ def bounded(examples):
     return settings(
         max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=reused
     )
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_lost(service):
+    """After each run no slot is taken and no energy is locked."""
+    yield
+    service.wait_for(lambda: service.hrm.ledger.balance.locked_uatp == 0)
+    service.wait_for(lambda: all(lane["live"] == 0 for lane in service.hrm.status().values()))
+    assert service.hrm.ledger.scenes == 0
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +88,21 @@ def test_requests_made_from_the_document_get_answers_that_it_knows(document, pat
 
 @pytest.mark.parametrize("plugin", ["vision", "quadratic"])
 def test_frames_made_from_the_document_get_answers_that_it_knows(document, plugin):
-    fuzz(document, "POST", "/v1/refine/{plugin}", "positive", 100, plugin=plugin)
+    fuzz(document, "POST", REFINE, "positive", 100, name=plugin)
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/refine/{plugin}"), ("GET", "/v1/telemetry")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/scenes"), ("POST", "/v1/quality"), ("GET", REFINE), ("DELETE", REFINE)],
+)
+def test_scenes_reports_and_names_made_from_the_document_get_answers_that_it_knows(document, method, path):
+    fuzz(document, method, path, "positive", 50)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", REFINE), ("POST", "/v1/scenes"), ("POST", "/v1/quality"), ("GET", "/v1/telemetry")],
+)
 def test_requests_that_break_the_document_are_refused_as_it_says(document, method, path):
     fuzz(document, method, path, "negative", 100)
 
@@ -110,8 +132,8 @@ def corrupted_images(draw):
 ANSWERS = {200, 413, 415, 422, 429}
 
 
-def assert_answered(reply):
-    assert reply.status_code in ANSWERS, reply.text
+def assert_answered(reply, also=frozenset()):
+    assert reply.status_code in ANSWERS | also, reply.text
     if reply.status_code != 200:
         assert set(reply.json()["error"]) == {"code", "message"}
 
@@ -212,6 +234,90 @@ def test_forms_of_any_parts_are_refined_or_refused(service, parts, end):
         headers={"Content-Type": "multipart/form-data; boundary=x"},
     )
     assert_answered(reply)
+
+
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "budget": st.dictionaries(
+            st.sampled_from(["max_steps", "branches", "atp", "deadline_ms", "priority", "other"]),
+            st.integers(0, 9) | JSON_VALUES,
+            max_size=3,
+        )
+        | JSON_VALUES,
+        "priority": st.integers(-9, 9) | JSON_VALUES,
+        "stream_id": st.sampled_from(["left", "right"]) | JSON_VALUES,
+        "keep": st.just("latest") | JSON_VALUES,
+    },
+)
+MEMBERS = st.builds(
+    lambda plugin, content, options: {**plugin, **content, **options},
+    st.fixed_dictionaries({"plugin": st.sampled_from(["vision", "quadratic", "audio"]) | JSON_VALUES}),
+    st.just({"frame": {"base64": "AAAA" * 8, "shape": [6], "dtype": "float32"}})
+    | st.fixed_dictionaries({"frame": JSON_VALUES})
+    | st.fixed_dictionaries({"problem": JSON_VALUES}),
+    OPTIONS,
+)
+SHARED = st.dictionaries(
+    st.sampled_from(["atp", "deadline_ms", "policy", "other"]),
+    st.integers(1, 9) | st.sampled_from(["greedy", "equal"]) | JSON_VALUES,
+    max_size=2,
+)
+
+
+@bounded(150)
+@given(members=st.lists(MEMBERS, max_size=4) | JSON_VALUES, shared=SHARED)
+def test_scenes_of_about_the_right_shape_are_refined_or_refused(service, members, shared):
+    content = json.dumps({**shared, "members": members}).encode()
+    headers = {"Content-Type": "application/json"}
+    assert_answered(service.client.post("/v1/scenes", content=content, headers=headers), also={404, 503})
+
+
+@bounded(100)
+@given(
+    parts=st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    b'; name="vision"; filename="a"',
+                    b'; name="quadratic"; filename="a"\r\nContent-Type: application/json',
+                    b'; name="vision"',
+                    b'; name="scene"',
+                    b"",
+                ]
+            ),
+            st.sampled_from([IMAGES["PNG"], b"{}", b'{"members": [{}]}', b'{"atp": 5}'])
+            | st.binary(max_size=32),
+        ),
+        max_size=4,
+    )
+)
+def test_scene_forms_of_any_parts_are_refined_or_refused(service, parts):
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert_answered(service.client.post("/v1/scenes", content=form(*parts), headers=headers), also={404, 503})
+
+
+@bounded(60)
+@given(
+    prefer=st.sampled_from(["respond-async", "respond-async, wait=1", "wait=1", "wait=0", "wait=x"]),
+    name=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=8),
+    accept=st.sampled_from(["application/json", TENSOR, "image/png", "text/event-stream"]),
+    gives_up=st.booleans(),
+)
+def test_later_answers_of_any_name_are_found_where_they_are_said_to_be(
+    service, prefer, name, accept, gives_up
+):
+    headers = {"Prefer": prefer, "X-Request-Id": name, "Accept": accept}
+    reply = post_vector(service.client, headers=headers)
+    if reply.status_code != 202:
+        assert reply.status_code in (200, 406, 422)
+        return
+    place = reply.headers["Location"]
+    answer = service.client.get(place, headers={"Accept": accept})
+    assert answer.status_code in (200, 202, 406), answer.text
+    if gives_up:
+        assert service.client.delete(place).status_code == 204
+        assert service.client.get(place).status_code == 404
 
 
 def test_nothing_of_all_this_has_hurt_the_service(service):

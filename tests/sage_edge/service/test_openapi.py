@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from sage_edge.service.errors import STATUS
 from tests.wire import post_vector
 
-CODES = {kind.code: status for kind, status in STATUS.items()}
+CODES = {kind.code: status for kind, status in STATUS.items()} | {"not_found": 404}
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +41,20 @@ def test_the_document_is_valid_openapi(service):
 
 def test_the_routes_of_the_design_are_there_and_no_others(document):
     assert sorted(name for name, _ in operations(document)) == [
+        "DELETE /v1/refine/{name}",
         "GET /healthz",
         "GET /metrics",
         "GET /readyz",
+        "GET /v1/audit/head",
         "GET /v1/plugins",
+        "GET /v1/refine/{name}",
         "GET /v1/status",
         "GET /v1/telemetry",
         "GET /v1/telemetry/schema",
         "GET /v1/telemetry/stream",
-        "POST /v1/refine/{plugin}",
+        "POST /v1/quality",
+        "POST /v1/refine/{name}",
+        "POST /v1/scenes",
     ]
 
 
@@ -80,7 +85,7 @@ def test_every_operation_says_what_it_does(document):
 def test_every_textual_answer_has_an_example_of_its_schema(document):
     for name, _, reply in replies(document):
         assert reply["description"], name
-        for media_type, content in reply["content"].items():
+        for media_type, content in reply.get("content", {}).items():
             if content["schema"].get("format") == "binary":
                 continue
             assert "example" in content, (name, media_type)
@@ -93,18 +98,20 @@ def test_every_error_has_the_one_shape_and_a_code_of_its_status(document):
             error = reply["content"]["application/json"]["example"]["error"]
             assert CODES[error["code"]] == status, name
             assert error["message"], name
-        assert ("Retry-After" in reply.get("headers", {})) == (status in (429, 503)), name
+        assert ("Retry-After" in reply.get("headers", {})) == (status in (202, 429, 503)), name
 
 
 def test_refine_documents_every_status_that_an_error_has(document):
-    documented = {int(status) for status in document["paths"]["/v1/refine/{plugin}"]["post"]["responses"]}
+    documented = {int(status) for status in document["paths"]["/v1/refine/{name}"]["post"]["responses"]}
     # 499 is for a caller who has gone, so that nobody reads it.
-    assert documented == ({200} | set(STATUS.values())) - {499}
+    assert documented == ({200, 202} | set(STATUS.values())) - {499}
 
 
-def test_every_budget_is_documented_in_the_query_in_headers_in_a_form_and_in_json(document):
-    operation = document["paths"]["/v1/refine/{plugin}"]["post"]
-    names = ["atp", "deadline_ms", "eps", "max_steps", "quality"]
+def test_every_option_is_documented_in_the_query_in_headers_in_a_form_and_in_json(document):
+    operation = document["paths"]["/v1/refine/{name}"]["post"]
+    budget = ["atp", "branches", "deadline_ms", "eps", "max_steps", "quality"]
+    place = ["keep", "priority", "stream_id"]
+    names = sorted(budget + place)
     by_place = {}
     for parameter in operation["parameters"]:
         by_place.setdefault(parameter["in"], []).append(parameter["name"].lower())
@@ -113,11 +120,13 @@ def test_every_budget_is_documented_in_the_query_in_headers_in_a_form_and_in_jso
     for name in names:
         assert f"sage-{name.replace('_', '-')}" in by_place["header"]
         assert name in bodies["multipart/form-data"]["schema"]["properties"]
-    assert sorted(bodies["application/json"]["schema"]["properties"]["budget"]["properties"]) == names
+    document = bodies["application/json"]["schema"]["properties"]
+    assert sorted(document) == sorted(["budget", "frame", "problem", *place])
+    assert sorted(document["budget"]["properties"]) == budget
 
 
-def test_the_ranges_of_the_budgets_are_documented(document):
-    parameters = document["paths"]["/v1/refine/{plugin}"]["post"]["parameters"]
+def test_the_ranges_of_the_options_are_documented(document):
+    parameters = document["paths"]["/v1/refine/{name}"]["post"]["parameters"]
     ranges = {
         parameter["name"]: {
             key: value
@@ -133,14 +142,16 @@ def test_the_ranges_of_the_budgets_are_documented(document):
         "atp": {"exclusiveMinimum": 0, "maximum": 1e12},
         "eps": {"minimum": 0},
         "quality": {"exclusiveMinimum": 0, "maximum": 1},
+        "branches": {"minimum": 1, "maximum": 8},
+        "priority": {"minimum": -9, "maximum": 9},
+        "stream_id": {"pattern": r"^[\x21-\x7e]{1,128}$"},
+        "keep": {"const": "latest"},
     }
 
 
 @pytest.mark.parametrize("plugin", ["vision", "quadratic"])
 def test_an_answer_fits_its_schema_and_the_example_has_its_fields(service, document, nuclei_bytes, plugin):
-    reply = document["paths"]["/v1/refine/{plugin}"]["post"]["responses"]["200"]["content"][
-        "application/json"
-    ]
+    reply = document["paths"]["/v1/refine/{name}"]["post"]["responses"]["200"]["content"]["application/json"]
     if plugin == "vision":
         answer = service.client.post("/v1/refine/vision", content=nuclei_bytes).json()
     else:

@@ -207,8 +207,8 @@ def test_a_client_that_goes_away_frees_its_slot_within_a_step(gated, accept):
         return b'outcome="cancelled"' in metrics.exposition()
 
     # The gate holds the first step until the server has seen the client go.
-    [ticket] = service.hrm._lanes["quadratic"].worker._running.values()
-    service.wait_for(ticket.is_cancelled)
+    [running] = service.hrm._lanes["quadratic"].worker._running.values()
+    service.wait_for(running.ticket.is_cancelled)
     gate.open()
     service.wait_for(cancelled)
     assert gate.steps == 1

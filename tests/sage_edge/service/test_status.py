@@ -53,6 +53,38 @@ def test_the_plugins_state_their_invariants_and_their_halting_rule(service):
     assert plugins["quadratic"]["halting"] == {"K": 2, "eps": 1e-3, "max_steps": 20, "E_scale": 1.0}
 
 
+def test_the_status_shows_the_energy_account_and_who_holds_some_of_it(gated):
+    import threading
+
+    service, gate = gated
+
+    def ledger():
+        return httpx.get(f"{service.url}/v1/status").json()["ledger"]
+
+    before = ledger()
+    gate.close()
+    caller = threading.Thread(target=post_vector, args=(service.client,))
+    caller.start()
+    service.wait_for(lambda: gate.steps == 1)
+    during = ledger()
+    gate.open()
+    caller.join()
+    after = ledger()
+    assert [account["scenes"] for account in (before, during, after)] == [0, 1, 0]
+    assert during["ATP_locked"] > 0 == before["ATP_locked"] == after["ATP_locked"]
+    assert after["ADP"] > before["ADP"]
+    for account in (before, during, after):
+        held = account["ATP_available"] + account["ATP_locked"] + account["ADP"]
+        assert held == pytest.approx(account["ATP_initial"], abs=1e-3)
+        assert 0 <= account["energy_ratio"] <= 1
+
+
+def test_the_status_names_the_policy_and_the_memory_of_the_history(service):
+    status = service.client.get("/v1/status").json()
+    assert status["allocation"] == "greedy"
+    assert status["plugins"]["vision"]["history_bytes"] > 0
+
+
 @pytest.mark.parametrize("state", ["draining", "failed"])
 def test_a_service_that_takes_no_requests_is_alive_but_not_ready(gated, state):
     service, _ = gated

@@ -10,7 +10,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
+from sage_edge import Settings
 from sage_edge.config import shared_file
+from tests.quadratic import QuadraticPlugin
+from tests.sage_edge.service.conftest import Service
 from tests.wire import post_vector
 
 STEPS = 5
@@ -28,18 +31,22 @@ def records_of(reply):
     return [json.loads(line) for line in reply.text.splitlines()]
 
 
-def run(service, **headers):
-    """One run of STEPS steps, whose STEPS + 1 records have been drained."""
-    reply = post_vector(service.client, params={"max_steps": STEPS, "eps": 0}, headers=headers)
-    name = reply.headers["Sage-Request-Id"]
+def run(service):
+    """One run of STEPS steps, whose records have been drained: STEPS + 1 steps, and those of the ledger."""
+    answer = post_vector(service.client, params={"max_steps": STEPS, "eps": 0}).json()
     hub = service.hrm.telemetry.hub
 
     def is_drained():
-        own = [record for record in hub.after(-1, 1 << 20)[0] if record["request_id"] == name]
-        return own and own[-1]["halt_reason"]
+        own = [record for record in hub.after(-1, 1 << 20)[0] if record.get("scene_id") == answer["scene_id"]]
+        is_settled = any(record["kind"] == "ledger" and record["operation"] == "settle" for record in own)
+        return is_settled and len(steps_in(own)) == STEPS + 1
 
     service.wait_for(is_drained)
-    return name
+    return answer["request_id"]
+
+
+def steps_in(records):
+    return [record for record in records if record["kind"] == "step"]
 
 
 def last_seq(service):
@@ -67,9 +74,10 @@ def test_pages_of_any_size_hold_every_record_once_and_in_order(alone, limit):
     start = last_seq(alone)
     names = [run(alone) for _ in range(3)]
     records = read_all(alone, start, limit)
-    assert [record["seq"] for record in records] == list(range(start + 1, start + 1 + 3 * (STEPS + 1)))
-    assert [record["request_id"] for record in records] == [name for name in names for _ in range(STEPS + 1)]
-    assert [record["step_idx"] for record in records] == list(range(STEPS + 1)) * 3
+    assert [record["seq"] for record in records] == list(range(start + 1, start + 1 + len(records)))
+    steps = steps_in(records)
+    assert [record["request_id"] for record in steps] == [name for name in names for _ in range(STEPS + 1)]
+    assert [record["step_idx"] for record in steps] == list(range(STEPS + 1)) * 3
 
 
 def test_records_that_memory_no_longer_holds_are_counted_as_missed(alone):
@@ -82,19 +90,24 @@ def test_records_that_memory_no_longer_holds_are_counted_as_missed(alone):
     assert reply.headers["Sage-Telemetry-Missed"] == "2"
 
 
+def plugins_of(records):
+    return {record["plugin"] for record in steps_in(records)}
+
+
 def test_every_record_is_valid_under_the_schema_that_is_served(service, nuclei_bytes):
     start = last_seq(service)
     run(service)
     service.client.post("/v1/refine/vision?atp=500&deadline_ms=5000&quality=0.9", content=nuclei_bytes)
     hub = service.hrm.telemetry.hub
-    service.wait_for(lambda: "vision" in {record["plugin"] for record in hub.after(start, 1 << 20)[0]})
+    service.wait_for(lambda: "vision" in plugins_of(hub.after(start, 1 << 20)[0]))
     reply = service.client.get("/v1/telemetry/schema")
     assert reply.headers["content-type"] == "application/schema+json"
     schema = reply.json()
     assert schema == json.loads(shared_file("schemas/telemetry.schema.json").read_text())
     validator = Draft202012Validator(schema)
     records = read_all(service, start, 1000)
-    assert {record["plugin"] for record in records} == {"quadratic", "vision"}
+    assert plugins_of(records) == {"quadratic", "vision"}
+    assert {"step", "ledger", "allocation"} <= {record["kind"] for record in records}
     for record in records:
         assert list(validator.iter_errors(record)) == []
 
@@ -148,9 +161,10 @@ def test_a_stream_that_resumes_too_late_says_how_many_it_missed(alone):
     hub = alone.hrm.telemetry.hub
     with hub._lock:
         del hub._records[0], hub._records[0]
+        kept = [record["seq"] for record in hub._records]
     with alone.client.stream("GET", "/v1/telemetry/stream", params={"after": -1}) as stream:
-        events = take(STEPS, events_of(stream))
-    assert [data["seq"] for _, name, data in events if name == "record"] == [2, 3, 4, 5]
+        events = take(len(kept) + 1, events_of(stream))
+    assert [data["seq"] for _, name, data in events if name == "record"] == kept
     assert [data for _, name, data in events if name == "dropped"] == [{"records": 2}]
 
 
@@ -170,6 +184,22 @@ def test_a_refused_event_stream_leaves_no_listener_behind(alone):
     headers = {"Accept": "text/event-stream"}
     assert post_vector(alone.client, headers=headers, params={"max_steps": 10**6}).status_code == 422
     assert subscriptions == []
+
+
+def test_the_head_of_the_audit_chain_is_the_newest_one_that_was_signed(tmp_path):
+    settings = Settings(slots=1, threads=1, telemetry_dir=str(tmp_path), audit_every=4)
+    with Service({"quadratic": QuadraticPlugin()}, settings) as service:
+        run(service)
+        service.wait_for(lambda: service.client.get("/v1/audit/head").status_code == 200)
+        head = service.client.get("/v1/audit/head").json()
+        signed = next(r for r in read_all(service, -1, 1000) if r["seq"] == head["signed_seq"])
+    assert head["signed_hash"] == signed["record_hash"]
+
+
+def test_where_nothing_is_signed_there_is_no_head(service):
+    reply = service.client.get("/v1/audit/head")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+    assert "telemetry_dir" in reply.json()["error"]["message"]
 
 
 def metrics_of(service):

@@ -1,0 +1,116 @@
+"""``/v1/refine/{request_id}``: answers that are fetched later, and only ever improve."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import JSONResponse, Response
+
+from sage_edge.errors import CancelledRequestError, ParameterError, UnknownRequestError
+from sage_edge.orchestrator import Entry, Result, Ticket
+from sage_edge.service import openapi
+from sage_edge.service.context import Context, context_of
+from sage_edge.service.errors import RETRY_AFTER_S
+from sage_edge.service.preferences import Preferences
+from sage_edge.service.replies import WHOLE_TYPES, choose_type, reply
+
+router = APIRouter(tags=["refine"])
+_RequestId = Annotated[str, Path(alias="name", description="The request's id.")]
+
+
+@router.get("/v1/refine/{name}", summary="The answer of a request", response_class=Response, **openapi.ANSWER)
+async def answer(request: Request, request_id: _RequestId) -> Response:
+    """The best answer so far of a request that was posted with ``Prefer: respond-async``.
+
+    Its energy never rises from one call to the next; its ETag changes whenever it has improved, and when
+    it is final.
+    """
+    context = context_of(request)
+    media_type = choose_type(",".join(request.headers.getlist("accept")), WHOLE_TYPES)
+    ticket = context.hrm.answers.find(request_id)
+    try:
+        result = await _best_so_far(context, ticket)
+    except CancelledRequestError as exc:
+        raise UnknownRequestError(f"request {request_id!r}: deleted a moment ago") from exc
+    if result is None:
+        return _queued(ticket)
+    headers = {"ETag": _tag(result, media_type), "Cache-Control": "no-cache", "Vary": "Accept"}
+    if _is_known(request.headers.getlist("if-none-match"), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    response = await context.run(reply, result, media_type, result.queue_ms + result.refine_ms)
+    response.headers.update(headers)
+    return response
+
+
+@router.delete("/v1/refine/{name}", summary="Give a request up", status_code=204, **openapi.GIVE_UP)
+async def give_up(request: Request, request_id: _RequestId) -> Response:
+    """End a request before its next step, and forget its answer."""
+    context_of(request).hrm.answers.drop(request_id)
+    return Response(status_code=204)
+
+
+def keep_for_later(context: Context, entry: Entry, start_ns: int) -> Ticket:
+    """Queue an input whose answer is fetched by the request's id.
+
+    Raises:
+        ParameterError: The id is in use, or cannot stand in a path.
+        CapacityError: Too many requests run for later answers.
+        SageError: It is refused as any other.
+    """
+    request_id = entry.request_id or ""
+    if "/" in request_id or request_id in (".", ".."):
+        raise ParameterError(f"X-Request-Id: expected a name that can end a path, got {request_id!r}")
+    context.hrm.answers.check(request_id)
+    ticket = context.submit(entry, start_ns)
+    context.hrm.answers.keep(ticket)
+    return ticket
+
+
+def accepted(ticket: Ticket, wishes: Preferences) -> Response:
+    """The reply to a caller who comes back for the answer."""
+    response = _queued(ticket)
+    response.headers["Location"] = "/v1/refine/" + quote(ticket.request_id, safe="")
+    applied = ["respond-async"] if wishes.wait_s is None else ["respond-async", wishes.wait_field]
+    response.headers["Preference-Applied"] = ", ".join(applied)
+    return response
+
+
+def _queued(ticket: Ticket) -> Response:
+    headers = {"Retry-After": str(RETRY_AFTER_S), "Sage-Request-Id": ticket.request_id}
+    return JSONResponse({"request_id": ticket.request_id, "state": "queued"}, 202, headers=headers)
+
+
+async def _best_so_far(context: Context, ticket: Ticket) -> Result | None:
+    """The final result, or the best after the tick that runs; None while it waits for a slot.
+
+    Raises:
+        SageError: What the refinement ended with.
+    """
+    if ticket.future.done():
+        return ticket.future.result()
+    if not ticket.is_admitted:
+        return None
+    ended = asyncio.wrap_future(ticket.future)
+    shown = asyncio.wrap_future(context.hrm.peek(ticket))
+    waiting: set[asyncio.Future[Any]] = {ended, shown}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if ticket.future.done():
+        shown.cancel()
+        return await ended
+    ended.cancel()
+    return shown.result()
+
+
+def _tag(result: Result, media_type: str) -> str:
+    """The entity tag: the step and branch of the answer, its form, and whether it is final."""
+    run, form = result.run, media_type.rpartition("/")[2]
+    return f'"{run.branch}-{run.best_step}-{form}{"-final" if result.is_final else ""}"'
+
+
+def _is_known(headers: list[str], tag: str) -> bool:
+    """Whether If-None-Match names the tag (RFC 9110, section 13.1.2)."""
+    known = [entry.strip().removeprefix("W/") for entry in ",".join(headers).split(",")]
+    return tag in known or "*" in known

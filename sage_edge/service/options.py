@@ -1,0 +1,148 @@
+"""What a caller asks of a refinement beside its frame: budget and place, from query, headers and body."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from sage_edge.errors import ParameterError
+from sage_edge.orchestrator import LARGEST_BUDGET, MOST_BRANCHES, Budget, Entry
+from sage_edge.service.errors import describe_finding
+
+Model = TypeVar("Model", bound=BaseModel)
+
+#: Of two waiting requests the one with more priority goes first; it lies between minus this and this.
+MOST_PRIORITY = 9
+#: Visible ASCII: what can stand in a header and in a line of the log.
+NAME_PATTERN = r"^[\x21-\x7e]{1,128}$"
+_REQUEST_ID = re.compile(NAME_PATTERN)
+
+
+def _no_truth(value: Any) -> Any:
+    """Refuse JSON's true and false, which would count as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("input should be a number")
+    return value
+
+
+NUMERIC = BeforeValidator(_no_truth)
+_MaxSteps = Annotated[
+    int, Field(ge=0, description="Largest number of steps; 0 gives the initial answer."), NUMERIC
+]
+_DeadlineMs = Annotated[
+    float, Field(gt=0, le=LARGEST_BUDGET, description="Milliseconds from arrival to the answer."), NUMERIC
+]
+_Atp = Annotated[
+    float, Field(gt=0, le=LARGEST_BUDGET, description="Refinement energy in ATP; 1 ATP = 1 mJ."), NUMERIC
+]
+_Eps = Annotated[float, Field(ge=0, description="Range of E_norm that counts as converged."), NUMERIC]
+_Quality = Annotated[float, Field(gt=0, le=1, description="Expected quality that is good enough."), NUMERIC]
+_Branches = Annotated[
+    int,
+    Field(ge=1, le=MOST_BRANCHES, description="Starts to refine from, as slots are free; the best counts."),
+    NUMERIC,
+]
+_Priority = Annotated[
+    int,
+    Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="Of two that wait, the one with more goes first."),
+    NUMERIC,
+]
+_StreamId = Annotated[str, Field(pattern=NAME_PATTERN, description="The stream that the frame belongs to.")]
+_Keep = Annotated[
+    Literal["latest"], Field(description="An older waiting frame of the same stream gives way to this one.")
+]
+
+
+class RequestFields(BaseModel):
+    """The options as they stand in a query, a form or a JSON body."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    max_steps: _MaxSteps | None = None
+    deadline_ms: _DeadlineMs | None = None
+    atp: _Atp | None = None
+    eps: _Eps | None = None
+    quality: _Quality | None = None
+    branches: _Branches | None = None
+    priority: _Priority | None = None
+    stream_id: _StreamId | None = None
+    keep: _Keep | None = None
+
+    def entry(self, plugin: str, prepared: Any) -> Entry:
+        """A prepared input under these options.
+
+        Raises:
+            ParameterError: ``keep`` stands without a stream.
+        """
+        if self.keep and self.stream_id is None:
+            raise ParameterError("keep: expected a stream_id beside it, got none")
+        return Entry(
+            plugin,
+            prepared,
+            Budget(
+                max_steps=self.max_steps,
+                deadline_ms=self.deadline_ms,
+                atp=self.atp,
+                eps=self.eps,
+                quality=self.quality,
+                branches=self.branches or 1,
+            ),
+            priority=self.priority or 0,
+            stream_id=self.stream_id,
+            keeps_latest=self.keep is not None,
+        )
+
+
+class RequestHeaders(BaseModel):
+    """The options as they stand in headers; a query parameter of the same meaning wins."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    sage_max_steps: _MaxSteps | None = None
+    sage_deadline_ms: _DeadlineMs | None = None
+    sage_atp: _Atp | None = None
+    sage_eps: _Eps | None = None
+    sage_quality: _Quality | None = None
+    sage_branches: _Branches | None = None
+    sage_priority: _Priority | None = None
+    sage_stream_id: _StreamId | None = None
+    sage_keep: _Keep | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Those that are there, by the names that they have elsewhere."""
+        return {
+            name.removeprefix("sage_"): value for name, value in self.model_dump(exclude_none=True).items()
+        }
+
+
+class SceneFields(BaseModel):
+    """The budget that the members of a scene share, as it stands in a query or a body."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    atp: _Atp | None = None
+    deadline_ms: _DeadlineMs | None = None
+    policy: Annotated[str, Field(description="How the budget is shared.")] | None = None
+
+
+def read(model: type[Model], fields: Mapping[str, Any]) -> Model:
+    """Check fields that came with a body.
+
+    Raises:
+        ParameterError: One is unknown, of the wrong kind or out of range; the message names it.
+    """
+    try:
+        return model.model_validate(fields)
+    except ValidationError as exc:
+        raise ParameterError(describe_finding(exc.errors()[0])) from exc
+
+
+def request_id_of(request: Request) -> str:
+    """The caller's own name for the request, if it is a usable one."""
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -1,0 +1,96 @@
+"""``POST /v1/scenes``: inputs that share one budget and halt together."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from sage_edge.errors import SageError
+from sage_edge.orchestrator import Budget, Entry, Scene, Ticket
+from sage_edge.service import openapi
+from sage_edge.service.bodies import JSON_TYPE, SceneBody, naming_member, read_scene
+from sage_edge.service.context import Context, context_of
+from sage_edge.service.decoding import prepare
+from sage_edge.service.errors import error_body
+from sage_edge.service.options import RequestFields, SceneFields, read
+from sage_edge.service.replies import choose_type, describe, finite
+from sage_edge.service.waiting import wait_for_end
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+
+
+@router.post("/v1/scenes", tags=["refine"], summary="Refine a scene", **openapi.SCENE)
+async def refine_scene(request: Request, query: Annotated[SceneFields, Query()]) -> Response:
+    """Refine several inputs under one shared budget until their joint energy H has settled.
+
+    Either all of them are refined or none is; one that fails later has its error in its place.
+    """
+    context = context_of(request)
+    start_ns = context.clock.monotonic_ns()
+    choose_type(",".join(request.headers.getlist("accept")), [JSON_TYPE])
+    with context.reading():
+        body = await context.in_time(read_scene(request, context.settings.max_body_bytes))
+        shared = read(SceneFields, {**body.fields, **query.model_dump(exclude_none=True)})
+        entries = await context.run(_entries, context, body)
+    scene, tickets = context.hrm.submit_scene(
+        entries,
+        Budget(atp=shared.atp, deadline_ms=shared.deadline_ms),
+        policy=shared.policy,
+        start_ns=start_ns,
+        reserve_ns=context.reserve_ns(len(entries)),
+    )
+    await wait_for_end(request, tickets)
+    described = await context.run(_describe, scene, tickets, start_ns, context.since_ms(start_ns))
+    log.info(
+        "scene_id=%s members=%d policy=%s global_halt=%s H=%.6g total_ms=%.2f",
+        scene.scene_id,
+        len(tickets),
+        scene.rules.policy,
+        scene.global_halt,
+        scene.energy,
+        context.since_ms(start_ns),
+    )
+    return JSONResponse(described)
+
+
+def _entries(context: Context, body: SceneBody) -> list[Entry]:
+    entries = []
+    for number, (plugin, member) in enumerate(body.members):
+        with naming_member(number):
+            options = read(RequestFields, member.fields)
+            entries.append(options.entry(plugin, prepare(context, plugin, member)))
+    return entries
+
+
+def _describe(scene: Scene, tickets: list[Ticket], start_ns: int, total_ms: float) -> dict[str, Any]:
+    """The JSON answer; an H that is not finite is null."""
+    return {
+        "scene_id": scene.scene_id,
+        "results": [_outcome(ticket, total_ms) for ticket in tickets],
+        "H": [
+            {
+                "t_ms": (sample.time_ns - start_ns) / 1e6,
+                "run_id": sample.run_id,
+                "step_idx": sample.step_idx,
+                "H": finite(sample.H),
+            }
+            for sample in scene.H
+        ],
+        "global_halt": scene.global_halt,
+        "budget": {
+            "policy": scene.rules.policy,
+            "atp": None if scene.budget_uatp is None else scene.budget_uatp / 1e6,
+            "ATP_spent": scene.spent_uatp / 1e6,
+        },
+    }
+
+
+def _outcome(ticket: Ticket, total_ms: float) -> dict[str, Any]:
+    try:
+        return describe(ticket.future.result(), total_ms)
+    except SageError as exc:
+        return error_body(exc.code, str(exc))
