@@ -12,6 +12,9 @@ SAGE_CUDA ?= AUTO
 # The build's alone: the service would take it for a setting.
 unexport SAGE_CUDA
 
+# --system-site-packages lets the environment see TensorRT, which JetPack installs for the system.
+VENV_OPTIONS ?=
+
 VENV   := .venv
 BIN    := $(VENV)/bin
 CORE   := $(shell find csrc CMakeLists.txt pyproject.toml -type f 2>/dev/null)
@@ -90,7 +93,7 @@ clean:
 
 $(VENV)/.pip:
 	@echo "==> creating $(VENV)"
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
 	$(BIN)/python -m pip install --upgrade "pip>=25.1"
 	@touch $@
 

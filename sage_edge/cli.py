@@ -23,6 +23,7 @@ from sage_edge.config import VERSION, Settings, describe_settings, load_settings
 from sage_edge.errors import ConfigError, EngineError, ParameterError, SageError
 from sage_edge.evaluation import evaluate, find_labelled, time_slots
 from sage_edge.frames import decode_image, mask_png, overlay_png
+from sage_edge.jetson_report import make_report, write_report
 from sage_edge.keys import add_key
 from sage_edge.orchestrator import HRM, Budget, Result, open_hrm
 from sage_edge.plugins import load_plugin
@@ -95,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verified.add_argument("--public-key", type=Path, metavar="FILE", help="the key that must have signed")
     verified.add_argument("--json", action="store_true", help="print the reports as JSON")
+    _add_jetson_report(
+        command("jetson-report", "Examine this machine under load; write a report.", _jetson_report)
+    )
     _add_settings(command("config", "Print the settings in effect, each with its origin.", _config))
     keys = commands.add_parser("keys", help="API keys.").add_subparsers(required=True)
     added = command("add", "Make an API key and print it, this once.", _add_key, keys)
@@ -164,6 +168,12 @@ def _add_engines(command: Callable[..., argparse.ArgumentParser], commands: Any)
         added = command(name, text, run, within)
         added.add_argument("--json", action="store_true", help="print JSON")
         _add_settings(added)
+
+
+def _add_jetson_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("var/jetson-report"), help="folder of the report")
+    parser.add_argument("--soak-minutes", type=float, default=10.0, help="how long to refine at full load")
+    _add_settings(parser)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -360,6 +370,15 @@ def _engines_verify(options: argparse.Namespace) -> int:
 
 def _print_plans(rows: list[engines.Row], *, as_json: bool) -> None:
     sys.stdout.write((json.dumps(rows, indent=2) if as_json else engines.as_table(rows)) + "\n")
+
+
+def _jetson_report(options: argparse.Namespace) -> int:
+    settings = replace(_settings(options), telemetry_dir="")
+    soak_s = 60 * options.soak_minutes
+    report = make_report(settings, soak_s=soak_s, idle_s=min(10.0, soak_s), clock=SystemClock())
+    for path in write_report(report, options.out):
+        sys.stdout.write(f"{path}\n")
+    return 0 if report["ok"] else EXIT_INPUT
 
 
 def _doctor(options: argparse.Namespace) -> int:

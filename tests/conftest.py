@@ -24,11 +24,14 @@ HEAVY_PLACES = (
     "sage_edge/plugins",
     "sage_edge/service/test_fuzz.py",
     "sage_edge/service/test_process.py",
+    "sage_edge/test_calibration.py",
     "sage_edge/test_cli.py",
     "sage_edge/test_doctor.py",
     "sage_edge/test_evaluation.py",
+    "sage_edge/test_jetson_report.py",
     "test_benchmarks.py",
     "test_documents.py",
+    "test_jetson_setup.py",
 )
 
 
@@ -37,7 +40,8 @@ def pytest_collection_modifyitems(items):
     here = Path(__file__).parent
     for item in items:
         place = item.path.relative_to(here).as_posix()
-        if HEAVY_FIXTURES & set(getattr(item, "fixturenames", ())) or place.startswith(HEAVY_PLACES):
+        is_vision = HEAVY_FIXTURES & set(getattr(item, "fixturenames", ())) or "[vision" in item.name
+        if is_vision or place.startswith(HEAVY_PLACES):
             item.add_marker(pytest.mark.heavy)
 
 

@@ -40,6 +40,5 @@ def check_fits(settings: Settings, available_bytes: int | None) -> None:
     key = max(needed, key=lambda name: needed[name])
     raise ConfigError(
         f"{key}: {getattr(settings, key)} needs {needed[key] // _MIB} MiB at least, "
-        f"all settings {total_mib} MiB of the {free_mib} MiB that are free; choose a smaller {key}, "
-        "or free memory"
+        f"all settings {total_mib} MiB, of {free_mib} MiB that are free: choose a smaller {key}"
     )

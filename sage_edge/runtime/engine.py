@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sage_edge.errors import EngineError
 from sage_edge.runtime.recipe import read_onnx
+
+# ONNX Runtime would report its use to its maker; it asks for this word when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort
 
 Tensors = Mapping[str, NDArray[np.float32]]
 

@@ -2,7 +2,7 @@
 
 from sage_edge.telemetry.board.collector import BoardCollector
 from sage_edge.telemetry.board.energy import EnergyCounter, RailMeter, RaplMeter, find_meter
-from sage_edge.telemetry.board.memory import available_bytes
+from sage_edge.telemetry.board.memory import available_bytes, resident_bytes
 from sage_edge.telemetry.board.reader import Board, BoardSample
 from sage_edge.telemetry.board.sampler import BoardSampler
 
@@ -16,4 +16,5 @@ __all__ = [
     "RaplMeter",
     "available_bytes",
     "find_meter",
+    "resident_bytes",
 ]

@@ -20,6 +20,18 @@ def meminfo(root: Path) -> dict[str, int]:
     return {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE)}
 
 
+def resident_bytes() -> int:
+    """What this process has in memory now.
+
+    Raises:
+        OSError: The kernel does not tell.
+    """
+    status = read_text(Path("/proc/self/status")) or ""
+    if match := re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE):
+        return int(match[1]) * 1024
+    raise OSError("/proc/self/status does not tell VmRSS")
+
+
 def available_bytes(root: Path = Path("/")) -> int | None:
     """What the machine, and the container's limit, leave free; None where neither tells."""
     free = [

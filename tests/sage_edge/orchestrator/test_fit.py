@@ -25,7 +25,7 @@ def test_the_defaults_fit_into_a_quarter_of_a_gigabyte(plugins):
     [("slots", 4096), ("queue_size", 1 << 20), ("mailbox_records", 1 << 30), ("telemetry_memory", 1 << 28)],
 )
 def test_the_setting_that_asks_for_most_is_named_with_what_it_needs(key, value):
-    with pytest.raises(ConfigError, match=rf"^{key}: {value} needs \d+ MiB at least, .* of the 8192 MiB"):
+    with pytest.raises(ConfigError, match=rf"^{key}: {value} needs \d+ MiB at least, .* of 8192 MiB"):
         check_fits(Settings(**{key: value}), 8192 * MIB)
 
 
