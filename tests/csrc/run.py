@@ -32,7 +32,7 @@ def main() -> None:
     for name, sanitizers, tests in BUILDS:
         print(f"==> C++ tests, {name}", flush=True)
         build = ROOT / "build" / f"ctest-{name}"
-        options = ["-DSAGE_PYTHON=OFF", "-DSAGE_TESTS=ON", f"-DSAGE_SANITIZE={sanitizers}"]
+        options = ["-DSAGE_PYTHON=OFF", "-DSAGE_CUDA=OFF", "-DSAGE_TESTS=ON", f"-DSAGE_SANITIZE={sanitizers}"]
         options += [f"-DCMAKE_MAKE_PROGRAM={ninja}", "-G", "Ninja"]
         subprocess.run([cmake, "-S", ROOT, "-B", build, *options, "--log-level=WARNING"], check=True)
         subprocess.run([cmake, "--build", build], check=True)
