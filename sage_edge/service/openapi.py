@@ -239,7 +239,7 @@ def quality(schema: dict[str, Any]) -> dict[str, Any]:
         "responses": {
             200: _reply("The trust in the plugin, before and after, as its record has it", JSON_TYPE, trust),
             404: _UNKNOWN_REQUEST,
-            **{status: _error(status) for status in (408, 413, 415, 422)},
+            **{status: _error(status) for status in (408, 413, 415, 422, 429)},
         },
         "openapi_extra": {
             "requestBody": {"required": True, "content": {JSON_TYPE: {"schema": schema, "example": report}}}

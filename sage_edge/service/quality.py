@@ -52,7 +52,8 @@ async def report_quality(request: Request) -> dict[str, Any]:
     Trust is never updated from convergence alone: this is the only way.
     """
     context = context_of(request)
-    document = await context.in_time(read_document(request, context.settings.max_body_bytes))
+    with context.reading():
+        document = await context.in_time(read_document(request, context.settings.max_body_bytes))
     report = read(QualityReport, document)
     inputs = report.model_dump(include=set(ValueInputs.model_fields), exclude_none=True)
     return await context.run(
