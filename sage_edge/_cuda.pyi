@@ -131,7 +131,7 @@ class RefineLoop:
         Raises:
             ConfigError: `reason` is none of HALT_REASONS.
         """
-    def summary_fields(self, row: typing.SupportsInt | typing.SupportsIndex) -> tuple[int, int, float, float, float, int, str | None, float, float, float, float, float, bool, bool]:
+    def summary_fields(self, row: typing.SupportsInt | typing.SupportsIndex) -> tuple[int, int, float, float, float, int, str | None, float, float, float, float, float, bool, bool, int, int, bool]:
         """
         How the request in a row ended that `drive` has returned, as the fields of RunSummary.
         """
