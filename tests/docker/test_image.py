@@ -176,6 +176,7 @@ def test_sigkill_under_load_leaves_valid_telemetry_and_a_restart_goes_on(podman,
     load.join()
     later = start()
     assert "0 invalid" in later.run("sage-edge", "telemetry", "validate", "telemetry/telemetry.jsonl")
+    assert "sound" in later.run("sage-edge", "audit", "verify", "telemetry")
     _, before = records_of(later)
     assert later.post(nuclei_bytes, max_steps=1, eps=0).status_code == 200
     podman("stop", "--time", "30", later.name)
