@@ -12,12 +12,13 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from engines.vision.augment import vary
@@ -29,6 +30,7 @@ from engines.vision.nets import GlanceAndRefine
 
 WARM_UP_SHARE = 1 / 15
 SAVE_EVERY_S = 120.0
+Tensors = Sequence[Tensor]
 MODULES = ("net", "average", "optimiser", "schedule")
 
 
@@ -66,7 +68,7 @@ class Trainer:
         pretrained = [weight for part in net.pretrained for weight in part.parameters()]
         net.requires_grad_(head_of is None).head.requires_grad_(True)
         self.net = net.to(device, memory_format=torch.channels_last)
-        average = get_ema_multi_avg_fn(settings.average_decay)
+        average = running_average(settings.average_decay)
         self.average = AveragedModel(self.net, multi_avg_fn=average, use_buffers=True)
         known = {id(weight) for weight in pretrained}
         fresh = [weight for weight in self.net.parameters() if id(weight) not in known]
@@ -114,6 +116,20 @@ class Trainer:
         torch.set_rng_state(saved["random"]["cpu"])
         if self.device == "cuda":
             torch.cuda.set_rng_state(saved["random"]["cuda"])
+
+
+def running_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Return what moves averaged weights towards the current ones: the faster, the fewer were averaged.
+
+    So the weights that a run started from are forgotten within a few iterations, and not in 1 / (1 - decay).
+    """
+
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        share = max(1 - decay, 9 / (10 + int(count)))
+        for mean, new in zip(averaged, current, strict=True):
+            mean.lerp_(new, share) if mean.is_floating_point() else mean.copy_(new)
+
+    return update
 
 
 def take_what_fits(net: GlanceAndRefine, checkpoint: Path) -> None:

@@ -19,7 +19,7 @@ from engines.vision.graphs import EncoderGraph, EnergyGraph, StepGraph, tile_cel
 from engines.vision.losses import disturb, divergence, draw_tiles, judge, tiles_of  # noqa: E402
 from engines.vision.macs import count_macs  # noqa: E402
 from engines.vision.nets import MARK, normalise_exposure, per_tile  # noqa: E402
-from engines.vision.train import Trainer, draw_batch, load_weights, rate_at, train  # noqa: E402
+from engines.vision.train import Trainer, draw_batch, load_weights, rate_at, running_average, train  # noqa: E402
 from engines.vision.trajectory import Graphs  # noqa: E402
 from tests.engines.vision.frames import nuclei_frames  # noqa: E402
 
@@ -289,3 +289,14 @@ def test_the_learning_rate_rises_falls_and_ends_at_nothing():
     assert rates[:5] == sorted(rates[:5])
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert rates[-1] == pytest.approx(0)
+
+
+def test_the_average_forgets_its_start_and_then_follows_slowly():
+    mean, steps = torch.full((2,), 100.0), torch.tensor(3)
+    update = running_average(decay=0.99)
+    for count in range(1, 201):
+        update([mean, steps], [torch.zeros(2), torch.tensor(count)], count)
+    assert mean.max() < 1e-3  # a plain average would still be at 13
+    assert steps == 200
+    update([mean], [torch.ones(2)], 10_000)
+    assert mean.max() == pytest.approx(0.01, abs=1e-3)
