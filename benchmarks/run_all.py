@@ -6,7 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("latent_step", "mailbox", "drain", "loop", "memory", "http", "soak", "control.closed_loop")
+NAMES = (
+    "latent_step",
+    "mailbox",
+    "drain",
+    "loop",
+    "memory",
+    "http",
+    "soak",
+    "control.closed_loop",
+    "orchestrator.overhead",
+    "orchestrator.load",
+    "orchestrator.endurance",
+)
 OUT = Path("build/bench")
 
 

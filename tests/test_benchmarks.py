@@ -19,6 +19,9 @@ COMMANDS = {
     "memory": ["--slots", "1"],
     "soak": ["--seconds", "2", "--connections", "2"],
     "control.closed_loop": ["--seconds", "0.1"],
+    "orchestrator.load": ["--requests", "60", "--slots", "4", "--row-share", "0.5"],
+    "orchestrator.overhead": ["--rounds", "1", "--concurrent", "4"],
+    "orchestrator.endurance": ["--hours", "0.0005"],
 }
 
 
