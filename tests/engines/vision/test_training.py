@@ -125,14 +125,14 @@ def test_exported_graphs_say_what_torch_says(net, models, encoded):
     frames, z, ctx, energy = encoded
     graphs = Graphs(models, net.config.limit)
     for ours, theirs in zip(graphs.encode(frames), (z, ctx, energy), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)  # the order of float32 sums
+        np.testing.assert_allclose(ours, theirs, atol=5e-4)  # the order of float32 sums, of values up to 12
     step_size = torch.full((len(z),), 0.5)
     with torch.no_grad():
         expected = StepGraph(net)(z, ctx, step_size)
     for ours, theirs in zip(
         graphs.run("step", z=z.numpy(), ctx=ctx.numpy(), step_size=step_size.numpy()), expected, strict=True
     ):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)  # the order of float32 sums
+        np.testing.assert_allclose(ours, theirs, atol=5e-4)  # the order of float32 sums, of values up to 12
 
 
 def test_a_step_gives_its_tiles_what_refining_everything_would_give_them(net, encoded):
