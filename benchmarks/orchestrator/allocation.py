@@ -5,9 +5,9 @@ last round by the control plugin; energies, measured quality and the time of a s
 frames and worlds are replayed through the real orchestrator in simulated time, each with half of the energy
 that its members would need, under each policy. Profiles are learned on scenes of the first half of the
 inputs, what is reported comes from the second. Two figures for each policy: H left at the end (the sum of
-E_norm, what the policies steer by), and 1 - mIoU of the vision members against their labels. The oracle knows every
-course beforehand and picks the best split of the same energy by dynamic programming. Excess is counted over
-full refinement.
+E_norm, what the policies steer by), and 1 - mIoU of the vision members against their labels. The oracle knows
+every course beforehand and picks the best split of the same energy by dynamic programming. Excess is counted
+over full refinement.
 
     python -m benchmarks.orchestrator.allocation --data FOLDER     (holds nuclei_dsb2018/ and control/)
 """
