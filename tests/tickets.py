@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sage_edge.native import HaltPolicy
 from sage_edge.orchestrator.ledger import Ledger
+from sage_edge.orchestrator.member import Member
 from sage_edge.orchestrator.prices import Price
 from sage_edge.orchestrator.profile import Profile
 from sage_edge.orchestrator.request import Ticket
-from sage_edge.orchestrator.scene import Member, Rules, Scene
+from sage_edge.orchestrator.scene import Rules, Scene
 
 NEVER_NS = 2**63 - 1
 

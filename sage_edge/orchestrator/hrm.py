@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import platform
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -20,38 +18,17 @@ from sage_edge.irp.reputation import Outcome
 from sage_edge.orchestrator.answered import Answered
 from sage_edge.orchestrator.answers import Answers
 from sage_edge.orchestrator.fit import check_fits
+from sage_edge.orchestrator.lane import NEVER_NS, Lane, open_lane, run_info
 from sage_edge.orchestrator.ledger import Ledger
+from sage_edge.orchestrator.member import Member
 from sage_edge.orchestrator.prices import Prices, read_prices
-from sage_edge.orchestrator.profile import Profile
-from sage_edge.orchestrator.queue import WaitingRoom
 from sage_edge.orchestrator.reputation import Source, open_reputation
 from sage_edge.orchestrator.request import Budget, Entry, Result, Ticket
-from sage_edge.orchestrator.scene import Member, Rules, Scene
+from sage_edge.orchestrator.scene import Rules, Scene
 from sage_edge.orchestrator.servable import Servable
-from sage_edge.orchestrator.worker import Worker
 from sage_edge.plugins import load_plugin
-from sage_edge.runtime import CpuRefiner
-from sage_edge.telemetry import RunInfo, Telemetry
+from sage_edge.telemetry import Telemetry
 from sage_edge.telemetry.board import available_bytes
-
-#: A deadline that never comes.
-NEVER_NS = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Lane:
-    """One plugin with everything that serves it."""
-
-    plugin: Servable
-    room: WaitingRoom
-    refiner: CpuRefiner
-    worker: Worker
-    profile: Profile
-
-    def wait_ns(self, priority: int) -> float:
-        """Time until a ticket that comes now has a slot, at the least that can be hoped for."""
-        ahead = self.room.before(priority) - self.refiner.free
-        return max(0, ahead + 1) * self.worker.slot_time.mean_ns / self.refiner.capacity / 2
 
 
 class HRM:
@@ -96,35 +73,19 @@ class HRM:
             now_ns=self._clock.monotonic_ns,
         )
         lrc = self.reputation.lrc
-        self._branch_slots = ceil(lrc.C * settings.slots)
         self._rules = Rules(settings.allocation, lrc.L, K_H=settings.scene_steps, eps_H=settings.scene_eps)
         self._lanes = {
-            name: self._lane(plugin, rings[name], number)
+            name: open_lane(
+                plugin,
+                settings,
+                number=number,
+                ring=rings[name],
+                telemetry=self.telemetry,
+                clock=self._clock,
+                branch_slots=ceil(lrc.C * settings.slots),
+            )
             for number, (name, plugin) in enumerate(plugins.items())
         }
-
-    def _lane(self, plugin: Servable, ring: native.Ring, number: int) -> _Lane:
-        settings = self.settings
-        refiner = CpuRefiner(
-            plugin.open_slots(settings.slots, settings.thread_count, settings.history_states),
-            ring=ring,
-            plugin_number=number,
-            now_ns=self._clock.monotonic_ns,
-        )
-        room = WaitingRoom(settings.queue_size)
-        worker = Worker(
-            plugin,
-            refiner,
-            room,
-            clock=self._clock,
-            metrics=self.telemetry.metrics,
-            directory=self.telemetry.directory,
-            branch_slots=self._branch_slots,
-        )
-        self.telemetry.metrics.watch(
-            plugin.name, queue_length=room.__len__, in_flight=lambda: refiner.live, slots=settings.slots
-        )
-        return _Lane(plugin, room, refiner, worker, Profile(settings.step_cap))
 
     def _note(self, kind: str, fields: Mapping[str, Any]) -> None:
         self.telemetry.note(kind, fields, time_ns=self._clock.monotonic_ns())
@@ -141,7 +102,7 @@ class HRM:
 
     def status(self) -> dict[str, Any]:
         """What runs where, as JSON."""
-        return {name: _lane_status(lane) for name, lane in self._lanes.items()}
+        return {name: lane.status() for name, lane in self._lanes.items()}
 
     def start(self) -> None:
         """Warm the engines up and begin to serve, each plugin on a thread of its own."""
@@ -154,7 +115,7 @@ class HRM:
         self.telemetry.start()
         for lane in self._lanes.values():
             lane.refiner.warm_up()
-            self._learn_prices(lane)
+            lane.learn_prices(self._prices.of(lane.plugin.name))
 
     def serve_once(self) -> None:
         """One round of every plugin on the calling thread: for simulations, which keep their own time.
@@ -342,10 +303,11 @@ class HRM:
             (b.deadline_ms for b in (entry.budget, shared) if b.deadline_ms is not None), default=None
         )
         deadline_ns = NEVER_NS if due_ms is None else start_ns + int(due_ms * 1e6) - reserve_ns
-        policy = self._policy(lane.plugin, entry.budget, deadline_ns)
+        policy = lane.policy(entry.budget, deadline_ns, self.settings)
         request_id = entry.request_id or uuid.uuid4().hex
         count = entry.budget.branches
         price = self._prices.of(entry.plugin)
+        cap_uatp = None if entry.budget.atp is None else round(entry.budget.atp * 1e6)
         members = [
             Member(
                 scene,
@@ -358,6 +320,7 @@ class HRM:
                 max_steps=policy.max_steps,
                 price=price,
                 branch=branch,
+                cap_uatp=cap_uatp,
             )
             for branch in range(count)
         ]
@@ -365,9 +328,7 @@ class HRM:
             request_id=request_id,
             plugin=entry.plugin,
             x0=entry.prepared,
-            policy=policy.replace(rewinds=self.settings.rewinds, rise=self.settings.rewind_rise)
-            if lane.refiner.can_rewind
-            else policy,
+            policy=policy,
             start_ns=start_ns,
             deadline_ns=deadline_ns,
             members=members,
@@ -400,7 +361,9 @@ class HRM:
     def _queue(self, ticket: Ticket) -> None:
         lane = self._find(ticket.plugin)
         for member in ticket.members:
-            self.telemetry.directory.open(member.run_id, self._run_info(lane, ticket, member))
+            self.telemetry.directory.open(
+                member.run_id, run_info(lane.plugin, ticket, member, self.settings.entity_id)
+            )
         ticket.future.add_done_callback(lambda _: self._answered.note(ticket))
         older = lane.room.put(ticket)
         if older is not None:
@@ -440,78 +403,10 @@ class HRM:
                 f"{locked / 1e6:.3g} are there; try again in {wait_s:.1f} s"
             )
 
-    def _learn_prices(self, lane: _Lane) -> None:
-        """Prices before anything was charged: those of the warm-up."""
-        uatp_per_ns = self._prices.of(lane.plugin.name).power_w  # 1 W is 1 micro-ATP in a nanosecond
-        lane.profile.charge(uatp_per_ns * lane.refiner.encode_time.mean_ns(1), is_start=True)
-        lane.profile.charge(uatp_per_ns * lane.refiner.tick_time.mean_ns(1), is_start=False)
-
-    def _find(self, plugin: str) -> _Lane:
+    def _find(self, plugin: str) -> Lane:
         if plugin not in self._lanes:
             raise UnknownPluginError(f"plugin: expected one of {sorted(self._lanes)}, got {plugin!r}")
         return self._lanes[plugin]
-
-    def _policy(self, plugin: Servable, budget: Budget, deadline_ns: int) -> native.HaltPolicy:
-        """The plugin's halting rule under a request's own limits."""
-        policy = plugin.halting.replace(deadline_ns=deadline_ns)
-        if budget.max_steps is not None:
-            cap = self.settings.step_cap
-            if budget.max_steps > cap:
-                profile = self.settings.profile
-                raise ParameterError(
-                    f"max_steps: expected at most {cap} (profile {profile}), got {budget.max_steps}"
-                )
-            policy = policy.replace(max_steps=budget.max_steps)
-        if budget.eps is not None:
-            policy = policy.replace(eps=budget.eps)
-        if budget.quality is not None:
-            policy = policy.replace(target_E_norm=plugin.E_norm_for(budget.quality))
-        return policy
-
-    def _run_info(self, lane: _Lane, ticket: Ticket, member: Member) -> RunInfo:
-        plugin, policy = lane.plugin, ticket.policy
-        limit_uatp = member.limit_uatp
-        due_ms = None if ticket.deadline_ns == NEVER_NS else (ticket.deadline_ns - ticket.start_ns) / 1e6
-        return RunInfo(
-            request_id=ticket.request_id,
-            plugin=plugin.name,
-            plugin_version=plugin.version,
-            backend=plugin.backend,
-            device=platform.machine(),
-            model_sha256=plugin.model_sha256,
-            E_scale=policy.E_scale,
-            energy_units=plugin.invariants.energy_units,
-            state_space=plugin.invariants.state_space,
-            noise_model=plugin.invariants.noise_model,
-            energy_fn=plugin.invariants.energy_fn,
-            entity_id=self.settings.entity_id,
-            max_steps=policy.max_steps,
-            deadline_ms=due_ms,
-            eps=policy.eps,
-            ATP_allocated=None if limit_uatp is None else limit_uatp / 1e6,
-            power_w=member.price.power_w,
-            price_source=member.price.source,
-            start_ns=ticket.start_ns,
-            trust=plugin.trust,
-            scene_id=member.scene.scene_id,
-            trust_weight=member.weight,
-        )
-
-
-def _lane_status(lane: _Lane) -> dict[str, Any]:
-    refiner = lane.refiner
-    return {
-        "version": lane.plugin.version,
-        "backend": lane.plugin.backend,
-        "model_sha256": lane.plugin.model_sha256,
-        "slots": refiner.live + refiner.free,
-        "live": refiner.live,
-        "waiting": len(lane.room),
-        "history_bytes": refiner.history_bytes,
-        "tick_ms": refiner.tick_time.mean_ns(max(refiner.live, 1)) / 1e6,
-        "encode_ms": refiner.encode_time.mean_ns(1) / 1e6,
-        "decode_ms": refiner.decode_time.mean_ns / 1e6,
-    }
 
 
 def open_hrm(settings: Settings, clock: Clock | None = None) -> HRM:

@@ -11,7 +11,7 @@ from typing import Any
 from sage_edge.errors import ParameterError
 from sage_edge.irp import Answer
 from sage_edge.native import HaltPolicy, RunSummary
-from sage_edge.orchestrator.scene import Member
+from sage_edge.orchestrator.member import Member
 
 #: The largest budget in ms or mJ: thirty years, and still far from where integer nanoseconds overflow.
 LARGEST_BUDGET = 1e12

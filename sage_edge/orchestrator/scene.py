@@ -6,24 +6,20 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, nan
+from math import isfinite
 from typing import Any, NamedTuple
 
 from sage_edge.errors import ParameterError
 from sage_edge.native import RunSummary
-from sage_edge.orchestrator.allocation import POLICIES, Claim, limits
+from sage_edge.orchestrator.allocation import POLICIES, limits
 from sage_edge.orchestrator.ledger import Ledger
-from sage_edge.orchestrator.prices import Price
-from sage_edge.orchestrator.profile import Profile
-from sage_edge.telemetry import spent_uatp
+from sage_edge.orchestrator.member import Member
 
 #: Writes an ``allocation`` or ``scene`` record: its kind and fields.
 Note = Callable[[str, Mapping[str, Any]], None]
 
 #: Halt reasons after which a run had nothing more to gain.
 CONVERGED = ("slope<eps", "feasible", "confidence")
-#: Steps that an allocation looks ahead.
-_PLANNED_STEPS = 16
 #: Steps that an open-ended hold is extended by when it runs low.
 _AHEAD_STEPS = 4
 
@@ -63,95 +59,6 @@ class Sample(NamedTuple):
     run_id: int
     step_idx: int
     H: float
-
-
-class Member:
-    """One run of a scene: what it costs, how far it is, and the orders it is given.
-
-    Threads: ``observe`` on its plugin's worker; its ``order`` and its limit are written by any member's
-    worker and read by its own.
-    """
-
-    def __init__(
-        self,
-        scene: Scene,
-        *,
-        run_id: int,
-        request_id: str,
-        plugin: str,
-        profile: Profile,
-        weight: float,
-        E_scale: float,
-        max_steps: int,
-        price: Price,
-        branch: int = 0,
-    ) -> None:
-        self.scene = scene
-        self.run_id = run_id
-        self.request_id = request_id
-        self.plugin = plugin
-        self.profile = profile
-        self.weight = weight
-        self.branch = branch
-        self.order: str | None = None
-        #: What it may spend in all as it was last planned, micro-ATP; None without a limit.
-        self.limit: int | None = None
-        self.spent_uatp = 0
-        self.E_norm = self.first_E_norm = nan
-        #: The best E_norm so far at each state.
-        self.best: list[float] = []
-        self.has_ended = False
-        self.halt_reason: str | None = None
-        self.steps = 0
-        self._planned: Sequence[float] = ()
-        self._planned_at = 0
-        self._E_scale = E_scale
-        self._max_steps = max_steps
-        self.price = price
-
-    def observe(self, E: float, spent_us: float) -> None:
-        """A state was reached."""
-        spent = spent_uatp(self.price.power_w, spent_us)  # what its record will say
-        self.profile.charge(spent - self.spent_uatp, is_start=not self.best)
-        self.scene.step(self, E / self._E_scale, spent)
-
-    def claim(self) -> Claim:
-        """What it could do with more of the budget."""
-        profile = self.profile
-        steps = min(self._max_steps - max(len(self.best) - 1, 0), _PLANNED_STEPS)
-        return Claim(
-            weight=self.weight,
-            spent_uatp=self.spent_uatp,
-            start_uatp=0.0 if self.best else profile.start_uatp,
-            step_uatp=max(profile.step_uatp, 1.0),
-            falls=profile.falls(self.best, steps),
-        )
-
-    @property
-    def limit_uatp(self) -> int | None:
-        """What it may spend in all, now; None without a limit."""
-        self.scene.replan()
-        return self.limit
-
-    @property
-    def budget_us(self) -> float | None:
-        """The same as compute; its refiner asks before each step."""
-        limit_uatp = self.limit_uatp
-        return None if limit_uatp is None else limit_uatp / (self.price.power_w * 1e3)
-
-    def plan(self, claim: Claim, limit_uatp: int) -> None:
-        """Take a limit, and what it was given for."""
-        self._planned, self._planned_at = claim.falls, len(self.best)
-        self.limit = limit_uatp
-
-    def is_off_plan(self, tolerance: float) -> bool:
-        """Whether it has gained more, or less, than was planned by that share of the whole plan."""
-        first = max(self._planned_at, 1)  # gains count from the first state on
-        taken = len(self.best) - first
-        if taken <= 0:
-            return False
-        gained = self.best[first - 1] - self.best[-1]
-        return abs(gained - sum(self._planned[:taken])) > tolerance * sum(self._planned)
 
 
 class Scene:
@@ -300,9 +207,8 @@ class Scene:
         self._held_uatp += self._ledger.lock(self.scene_id, _AHEAD_STEPS * next_uatp - min(spare_uatp, 0))
         if self._held_uatp - self.spent_uatp < next_uatp:
             for other in self.members:
-                other.limit = other.spent_uatp + max(self._held_uatp - self.spent_uatp, 0) // len(
-                    self.members
-                )
+                rest = max(self._held_uatp - self.spent_uatp, 0) // len(self.members)
+                other.may_spend(other.spent_uatp + rest)
 
     def _watch_energy(self, member: Member) -> None:
         """Note H, and halt everybody once it has settled."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from sage_edge.clock import Clock
 from sage_edge.errors import CancelledRequestError, DeadlineError, EngineError, SageError, SupersededError
 from sage_edge.native import RunSummary
+from sage_edge.orchestrator.member import Member
 from sage_edge.orchestrator.queue import WaitingRoom
 from sage_edge.orchestrator.request import Result, Ticket
-from sage_edge.orchestrator.scene import Member
 from sage_edge.orchestrator.servable import Servable
 from sage_edge.runtime import CpuRefiner, Estimate, Finished, Job
 from sage_edge.telemetry import Metrics, RunDirectory
@@ -136,8 +136,9 @@ class Worker:
             return False
         for ticket in taken.dead:
             self._drop(ticket)
-        self._end_all(self._refiner.make_way(len(taken.ready)))
-        self._end_all(self._refiner.admit(self._jobs(taken.ready)))
+        jobs = self._jobs(taken.ready)
+        self._end_all(self._refiner.make_way(len(jobs)))
+        self._end_all(self._refiner.admit(jobs))
         self._end_all(self._refiner.tick())
         while self._peeks:
             self._show(*self._peeks.popleft())

@@ -231,6 +231,19 @@ def test_what_one_plugin_leaves_lets_another_go_further():
     hrm.close()
 
 
+@pytest.mark.parametrize("shared", [Budget(), Budget(atp=60.0)])
+def test_a_member_keeps_to_its_own_budget_in_a_scene_too(shared):
+    hrm, _ = open_quiet(FakeClock())
+    own = Budget(atp=4.0, eps=0.0)
+    entries = [Entry("left", frame(40.0), own), Entry("right", frame(40.0), Budget(eps=0.0))]
+    _, tickets = hrm.submit_scene(entries, shared)
+    capped, free = [answer(hrm, ticket) for ticket in tickets]
+    assert capped.run.halt_reason == "budget"
+    assert 2.0 < capped.ATP_spent <= 4.0
+    assert free.ATP_spent > 8.0
+    hrm.close()
+
+
 def test_a_scene_halts_together_and_its_contributions_add_up_to_the_change_of_H():
     hrm, _ = open_quiet(FakeClock(), scene_eps=1e-2, scene_steps=2)
     entries = [Entry("left", frame(9.0), Budget(eps=0.0)), Entry("right", frame(5.0), Budget(eps=0.0))]
