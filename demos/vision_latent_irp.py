@@ -80,7 +80,7 @@ def energies_of_full_runs(journal: Path, last: int) -> list[list[float]]:
     runs: dict[int, list[float]] = defaultdict(list)
     for line in journal.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        if record["eps"] == 0:
+        if record["kind"] == "step" and record["eps"] == 0:
             runs[record["run_id"]].append(record["E"])
     return [energies for energies in runs.values() if len(energies) == last + 1]
 
