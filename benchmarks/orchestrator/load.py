@@ -159,7 +159,7 @@ def main() -> None:
     options.add_argument("--jitter", type=float, default=0.1, help="sigma of the lognormal jitter")
     options.add_argument("--requests", type=int, default=20_000)
     options.add_argument(
-        "--deadline-steps", type=float, default=30.0, help="deadline in steps of a full batch"
+        "--deadline-steps", type=float, default=6.0, help="deadline in steps of a full batch"
     )
     options.add_argument("--load", type=float, default=0.7)
     options.add_argument("--seed", type=int, default=0)

@@ -225,7 +225,7 @@ class Worker:
         ticket.future.set_result(result)
 
     def _show(self, ticket: Ticket, wanted: Future[Result | None]) -> None:
-        """Answer a peek with the best state of all branches; decoded anew only when that has changed."""
+        """Answer a peek with the best state of all branches, decoded for it."""
         running = self._running.get(ticket.run_id) or next(
             (self._running[m.run_id] for m in ticket.members if m.run_id in self._running), None
         )
