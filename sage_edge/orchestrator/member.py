@@ -85,7 +85,6 @@ class Member:
         self.best: list[float] = []
         self.has_ended = False
         self.halt_reason: str | None = None
-        self.steps = 0
         self._planned: Sequence[float] = ()
         self._planned_at = 0
         self._E_scale = E_scale
@@ -109,6 +108,11 @@ class Member:
             step_uatp=max(profile.step_uatp, 1.0),
             falls=profile.falls(self.best, steps),
         )
+
+    @property
+    def steps(self) -> int:
+        """Steps that it has taken."""
+        return max(len(self.best) - 1, 0)
 
     @property
     def limit_uatp(self) -> int | None:

@@ -178,7 +178,6 @@ class Scene:
                 self._unstarted -= 1
             if summary is not None:
                 member.halt_reason = summary.halt_reason
-                member.steps = summary.step_idx
                 member.profile.learn(member.best, converged=summary.halt_reason in CONVERGED)
             self._replan_cause = "halt"
             if not self._running:

@@ -15,6 +15,7 @@ from sage_edge import HRM, Budget, Settings
 from sage_edge.errors import (
     BudgetError,
     DeadlineError,
+    EngineError,
     ParameterError,
     SageError,
     UnknownPluginError,
@@ -242,6 +243,20 @@ def test_a_member_keeps_to_its_own_budget_in_a_scene_too(shared):
     assert 2.0 < capped.ATP_spent <= 4.0
     assert free.ATP_spent > 8.0
     hrm.close()
+
+
+def test_a_scene_tells_the_steps_of_a_member_that_failed():
+    hrm, plants = open_quiet(FakeClock())
+    entries = [Entry("left", frame(40.0), Budget(eps=0.0)), Entry("right", frame(1.0))]
+    _, (failing, other) = hrm.submit_scene(entries)
+    for _ in range(3):
+        hrm.serve_once()
+    plants["left"].fault = "crash"
+    answer(hrm, other)
+    hrm.close()
+    assert isinstance(failing.future.exception(), EngineError)
+    (summary,) = [r for r in hrm.telemetry.hub.after(-1, 10**6)[0] if r["kind"] == "scene"]
+    assert (summary["members"][0]["steps"], summary["members"][0]["halt_reason"]) == (3, "error")
 
 
 def test_a_scene_halts_together_and_its_contributions_add_up_to_the_change_of_H():
