@@ -112,7 +112,9 @@ __device__ ChunkSums sum_chunks(const ChunkSums* sums, std::uint32_t count) {
 }
 
 /// The last block of a tick: a thread for each live slot observes, then one decides what comes next.
-__device__ void decide_tick(const Loop& loop, const Width& width) {
+/// A call of its own, once a tick: inlined, its registers would be spilled around the streaming of every
+/// block.
+__attribute__((noinline)) __device__ void decide_tick(const Loop& loop, const Width& width) {
   __shared__ std::int64_t time_ns;
   if (threadIdx.x == 0) time_ns = now_ns(loop);
   __syncthreads();
