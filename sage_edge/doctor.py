@@ -78,12 +78,17 @@ def _cuda() -> str:
 
 def _gpu(backend: str) -> str:
     """Which backend serves, and what stands between this machine and its GPU."""
+    missing = _missing_for_gpu()
+    if backend == "tensorrt":
+        return (
+            f"asked for, but {missing}" if missing else "used by the networks; see `sage-edge engines verify`"
+        )
+    return f"not used: {missing or 'backend is cpu'}; engines run on the CPU"
+
+
+def _missing_for_gpu() -> str | None:
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return "not used: no NVIDIA driver here (libcuda.so.1 not found); engines run on the CPU"
-    if importlib.util.find_spec("tensorrt") is None:
-        return "not used: a driver is here, TensorRT is not; engines run on the CPU"
-    if backend == "tensorrt":
-        return "used by the networks; `sage-edge engines verify` looks at the plans"
-    return "not used: backend is cpu; engines run on the CPU"
+        return "no NVIDIA driver here (libcuda.so.1 not found)"
+    return None if importlib.util.find_spec("tensorrt") else "a driver is here, TensorRT is not"

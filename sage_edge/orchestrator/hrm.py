@@ -34,8 +34,8 @@ from sage_edge.telemetry.board import available_bytes
 class HRM:
     """One queue, one refiner and one worker thread for each plugin; one energy account for all.
 
-    Threads: ``submit``, ``submit_scene``, ``peek`` and ``find`` from any thread. ``start`` once, ``close``
-    once.
+    Threads: ``start`` and ``close`` once; ``serve_once`` in place of ``start``, on one thread; the rest from
+    any.
     """
 
     def __init__(
@@ -103,6 +103,10 @@ class HRM:
     def status(self) -> dict[str, Any]:
         """What runs where, as JSON."""
         return {name: lane.status() for name, lane in self._lanes.items()}
+
+    def prices(self) -> dict[str, dict[str, Any]]:
+        """Watts by which each plugin's compute is priced now, and where they come from, as JSON."""
+        return {name: self._prices.of(name)._asdict() for name in self._lanes}
 
     def start(self) -> None:
         """Warm the engines up and begin to serve, each plugin on a thread of its own."""
@@ -332,6 +336,7 @@ class HRM:
             start_ns=start_ns,
             deadline_ns=deadline_ns,
             members=members,
+            due_ms=due_ms,
             priority=entry.priority,
             stream_id=entry.stream_id,
             keeps_latest=entry.keeps_latest,

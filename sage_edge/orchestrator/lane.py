@@ -129,7 +129,6 @@ def open_lane(
 def run_info(plugin: Servable, ticket: Ticket, member: Member, entity_id: str) -> RunInfo:
     """What the telemetry must know of a run before its first step."""
     policy, limit_uatp = ticket.policy, member.limit_uatp
-    due_ms = None if ticket.deadline_ns == NEVER_NS else (ticket.deadline_ns - ticket.start_ns) / 1e6
     return RunInfo(
         request_id=ticket.request_id,
         plugin=plugin.name,
@@ -144,7 +143,7 @@ def run_info(plugin: Servable, ticket: Ticket, member: Member, entity_id: str) -
         energy_fn=plugin.invariants.energy_fn,
         entity_id=entity_id,
         max_steps=policy.max_steps,
-        deadline_ms=due_ms,
+        deadline_ms=ticket.due_ms,
         eps=policy.eps,
         ATP_allocated=None if limit_uatp is None else limit_uatp / 1e6,
         power_w=member.price.power_w,

@@ -134,6 +134,7 @@ class Ticket:
         future: Resolves to a Result, or fails with a SageError.
         start_ns: Monotonic time of the request's arrival.
         deadline_ns: Monotonic time at which the answer must be decoded.
+        due_ms: The deadline as it was asked for: after the arrival, the way of the reply included.
         priority: Of two waiting requests the one with more goes first.
         stream_id: The stream that its frame belongs to, if any.
         keeps_latest: Whether it makes an older waiting frame of its stream give way.
@@ -146,6 +147,7 @@ class Ticket:
     start_ns: int
     deadline_ns: int
     members: Sequence[Member]
+    due_ms: float | None = None
     priority: int = 0
     stream_id: str | None = None
     keeps_latest: bool = False

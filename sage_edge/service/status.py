@@ -44,7 +44,7 @@ async def status(request: Request) -> dict[str, Any]:
         "profile": context.settings.profile,
         "uptime_s": context.since_ms(context.started_ns) / 1e3,
         "cuda": {"built": native.BUILT_WITH_CUDA, "devices": native.cuda_devices()},
-        "price": {"power_w": context.settings.power_w, "source": "declared"},
+        "prices": context.hrm.prices(),
         "allocation": context.settings.allocation,
         "ledger": _describe_ledger(context.hrm.ledger),
         "plugins": context.hrm.status(),

@@ -45,6 +45,13 @@ def test_it_says_why_no_gpu_is_used():
     assert "CPU" in found["gpu"]
 
 
+def test_a_backend_that_cannot_serve_is_not_said_to_run_on_the_cpu():
+    found, ok = examined(backend="tensorrt")
+    assert not ok
+    assert found["gpu"].startswith("asked for, but ")
+    assert "CPU" not in found["gpu"]
+
+
 def test_it_names_a_plugin_that_cannot_be_loaded_and_why(tmp_path):
     model = shutil.copytree(shared_file("engines/vision/models/nuclei"), tmp_path / "model")
     (model / "step.fp32.onnx").write_bytes(b"no graph")

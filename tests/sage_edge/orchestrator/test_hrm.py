@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 
@@ -358,3 +359,22 @@ def test_a_report_that_is_refused_can_be_made_again():
             hrm.report_quality("first", quality, source="label", inputs=inputs)
     assert hrm.report_quality("first", 0.5, source="audit")["quality"] == 0.5
     hrm.close()
+
+
+def test_the_status_and_the_records_tell_the_calibrated_price_and_the_deadline_that_was_asked_for(tmp_path):
+    file = tmp_path / "prices.json"
+    file.write_text(json.dumps({"plugins": {"left": {"power_w": 9.5, "source": "rapl:package-0"}}}))
+    hrm, _ = open_quiet(FakeClock(), prices_file=str(file))
+    assert hrm.prices() == {
+        "left": {"power_w": 9.5, "source": "calibrated:rapl:package-0"},
+        "right": {"power_w": WATT, "source": "declared"},
+    }
+    answer(hrm, hrm.submit("left", frame(9.0), Budget(deadline_ms=80.0), reserve_ns=7_000_000))
+    hrm.close()
+    steps = [r for r in hrm.telemetry.hub.after(-1, 10**6)[0] if r["kind"] == "step"]
+    assert {(r["budget"]["power_w"], r["budget"]["price_source"]) for r in steps} == {
+        (9.5, "calibrated:rapl:package-0")
+    }
+    for record in steps:
+        budget = record["budget"]
+        assert budget["deadline_remaining_ms"] == pytest.approx(80.0 - budget["time_ms"])

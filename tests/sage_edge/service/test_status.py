@@ -22,6 +22,7 @@ def test_the_status_says_what_runs_where(service):
     assert (status["state"], status["profile"]) == ("ready", "edge")
     assert status["cuda"] == {"built": native.BUILT_WITH_CUDA, "devices": native.cuda_devices()}
     assert status["uptime_s"] > 0
+    assert set(status["prices"]) == set(status["plugins"])
     assert vision["backend"] == "onnxruntime-cpu"
     assert len(vision["model_sha256"]) == 64
     assert (vision["slots"], vision["waiting"]) == (4, 0)
