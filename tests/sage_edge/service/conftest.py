@@ -21,19 +21,30 @@ class Gate:
     """Holds every step of a plugin while it is closed."""
 
     def __init__(self):
-        self._open = threading.Event()
-        self._open.set()
+        self._changed = threading.Condition()
+        self._is_open = True
+        self._permits = 0
         self.steps = 0
 
     def pass_step(self):
         self.steps += 1
-        self._open.wait(30)
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_open or self._permits, timeout=30)
+            self._permits -= not self._is_open
 
     def close(self):
-        self._open.clear()
+        with self._changed:
+            self._is_open, self._permits = False, 0
 
     def open(self):
-        self._open.set()
+        with self._changed:
+            self._is_open = True
+            self._changed.notify_all()
+
+    def let_one_pass(self):
+        with self._changed:
+            self._permits += 1
+            self._changed.notify_all()
 
 
 class Service:

@@ -72,8 +72,9 @@ def test_what_waits_is_queued_and_what_runs_shows_its_best_so_far(gated):
     with ThreadPoolExecutor(1) as caller:
         asked = caller.submit(service.client.get, running)
         service.wait_for(lambda: service.hrm._lanes["quadratic"].worker._peeks)
-        gate.open()
+        gate.let_one_pass()  # the next step stands at the gate while the answer is on its way
         reply = asked.result()
+    gate.open()
     answer = reply.json()
     assert (reply.status_code, answer["halt_reason"], answer["is_partial"]) == (200, None, True)
     assert (answer["steps"], answer["E"]) == (1, 4.0)
