@@ -18,6 +18,7 @@ from engines.vision.corrupt import corrupt_all
 from engines.vision.data import LabelledFrames, load_split
 from engines.vision.halting import halting_steps, mean_iou_at
 from engines.vision.macs import count_macs
+from engines.vision.streams import choose_tolerance
 from engines.vision.trajectory import Graphs, Trajectories, follow
 from engines.vision.trust import trust_table
 
@@ -48,6 +49,12 @@ def measured_risk(run: Trajectories, scale: float, recipe: Recipe, eps: float) -
         "mean_steps": float(stops.mean()),
         "runs": len(energies),
     }
+
+
+def stream_rule(graphs: Graphs, block: LabelledFrames, recipe: Recipe, eps: float) -> dict[str, Any]:
+    """Say which tiles of a stream's last answer its next frame may keep; ``eps`` is in units of energy."""
+    chosen = choose_tolerance(graphs, block, recipe, eps)
+    return {"tile_cells": recipe.net.tile_cells, "tolerance": chosen}
 
 
 def sha256_of(path: Path) -> str:
@@ -93,6 +100,7 @@ def manifest(
         "halting": {"K": recipe.halt.K, "eps": eps, "max_steps": net.max_steps},
         "halting_chosen_by": measured_risk(run, scale, recipe, eps),
         "trust": trust_table(run, scale),
+        "streams": stream_rule(graphs, block, recipe, eps * scale),
         "macs": {name: count_macs(models / f"{name}.fp32.onnx") for name in GRAPH_NAMES},
         "licence": recipe.licence,
         "data": recipe.data_licence,

@@ -284,6 +284,7 @@ def _job(ticket: Ticket, member: Member, branches: int) -> Job:
         branch=member.branch,
         branches=branches,
         seed=member.run_id if member.branch else None,
+        stream_id=ticket.stream_id,
     )
 
 

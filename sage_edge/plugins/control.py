@@ -13,11 +13,13 @@ from sage_edge.config import Settings
 from sage_edge.control import Iterate, Problem
 from sage_edge.irp import Answer, Invariants, IRPPlugin, IRPState
 from sage_edge.plugins.control_documents import example_problem, read_problem
-from sage_edge.plugins.control_streams import Streams
 from sage_edge.runtime import FirstStates, Restored
+from sage_edge.runtime.streams import Streams
 
 #: Standard deviation of the noise model, relative to a variable's size where that is above 1.
 JITTER = 0.01
+#: Streams whose last iterate is kept.
+STREAMS = 1024
 
 
 class ControlPlugin(IRPPlugin):
@@ -143,14 +145,23 @@ class ControlSlots:
         self._now: list[Iterate] = [self._problems[0].first()] * capacity
         self._best = list(self._now)
         self._next: list[Iterate] = []
-        self._streams = Streams()
+        self._streams: Streams[tuple[Problem, Iterate]] = Streams(STREAMS)
 
     def example(self) -> Problem:
         """A small problem."""
         return example_problem()
 
-    def load(self, first: int, inputs: Sequence[Problem], seeds: Sequence[int | None] = ()) -> FirstStates:
-        """The first iterates, from where its stream's last problem ended if there was one."""
+    def load(
+        self,
+        first: int,
+        inputs: Sequence[Problem],
+        seeds: Sequence[int | None] = (),
+        streams: Sequence[str | None] = (),
+    ) -> FirstStates:
+        """The first iterates, from where its stream's last problem ended if there was one.
+
+        A problem names its stream itself; ``streams`` is not asked.
+        """
         wanted = seeds or [None] * len(inputs)
         iterates = [self._first(problem, seed) for problem, seed in zip(inputs, wanted, strict=True)]
         rows = slice(first, first + len(inputs))
@@ -164,7 +175,8 @@ class ControlSlots:
 
     def _first(self, problem: Problem, seed: int | None) -> Iterate:
         """The first iterate, jittered where there is a seed."""
-        iterate = self._streams.first(problem)
+        last = self._streams.last(problem.stream_id)
+        iterate = problem.first_after(*last) if last else problem.first()
         if seed is None:
             return iterate
         noise = np.random.default_rng(seed).standard_normal(iterate.x.shape)
@@ -205,7 +217,7 @@ class ControlSlots:
         answers = []
         for slot, current, problem in zip(slots, is_current, inputs, strict=True):
             iterate = (self._now if current else self._best)[slot]
-            self._streams.keep(problem, self._now[slot])
+            self._streams.keep(problem.stream_id, (problem, self._now[slot]))
             answers.append(_answer(problem, iterate))
         return answers
 

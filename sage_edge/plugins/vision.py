@@ -14,10 +14,13 @@ from sage_edge.config import Settings
 from sage_edge.errors import ShapeError
 from sage_edge.irp import Answer, Invariants, IRPPlugin, IRPState
 from sage_edge.plugins.vision_model import VisionModel, find_model, load_model, read_recipes
-from sage_edge.runtime import LatentSlots
+from sage_edge.runtime import Carried, LatentSlots
 from sage_edge.runtime.backend import open_backend
 from sage_edge.runtime.program import Encoded, Float32
 from sage_edge.runtime.recipe import Recipe
+
+#: Streams whose last answer is kept: two latents each, 4 MB for a frame of 360 x 480.
+STREAMS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,27 @@ class VisionPlugin(IRPPlugin):
 
     def open_slots(self, capacity: int, threads: int, history: int = 0) -> LatentSlots:
         """Latents stepped by this plugin's engines."""
-        return LatentSlots(self, capacity=capacity, threads=threads, history=history)
+        return LatentSlots(
+            self,
+            capacity=capacity,
+            threads=threads,
+            history=history,
+            carry_over=self.carry_over if self.model.streams else None,
+            streams=STREAMS,
+        )
+
+    def carry_over(self, first: Float32, earlier: Carried) -> Carried | None:
+        """Lay those tiles of a stream's last answer over a first guess whose own first guess is unchanged.
+
+        A tile is held against the guess that it was refined from, not against the last frame's, so that slow
+        changes add up until it is refined anew.
+        """
+        if self.model.streams is None:
+            return None
+        unchanged = self.model.streams.unchanged(first, earlier.first)
+        if not unchanged.any():
+            return None
+        return Carried(np.where(unchanged, earlier.first, first), np.where(unchanged, earlier.z, first))
 
     # The slot program: arrays with a batch axis in, arrays out.
 

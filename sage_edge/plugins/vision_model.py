@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sage_edge import native
 from sage_edge.config import shared_file
 from sage_edge.errors import ConfigError, EngineError
 from sage_edge.runtime.backend import Backend
 from sage_edge.runtime.engine import Engine
+from sage_edge.runtime.program import Float32
 from sage_edge.runtime.recipe import Recipe, batch_widths
 
 GRAPHS = ("encoder", "step", "energy", "decoder")
 FORMAT = 1
+#: Where our models are. Those in ``optional`` may not be used by all, so that no wheel and no image has them.
+HOMES = ("engines/vision/models", "engines/vision/optional")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,31 @@ class TrustTable:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamRule:
+    """Which tiles of a stream's last answer are still good for its next frame.
+
+    Those whose first guess changed by at most ``tolerance``, the mean absolute difference of its logits; a
+    tile is ``tile_cells`` x ``tile_cells`` cells.
+    """
+
+    tile_cells: int
+    tolerance: float
+
+    def unchanged(self, first: Float32, earlier: Float32) -> NDArray[np.bool_]:
+        """Find the cells of such tiles: bool [h, w].
+
+        Args:
+            first: A first guess, float32 [C, h, w], the last channel a mark.
+            earlier: The one that the last answer was refined from.
+        """
+        n = self.tile_cells
+        cells = np.abs(first[:-1] - earlier[:-1]).mean(axis=0)
+        height, width = cells.shape
+        tiles = cells.reshape(height // n, n, width // n, n).mean(axis=(1, 3))
+        return np.asarray((tiles <= self.tolerance).repeat(n, axis=0).repeat(n, axis=1))
+
+
+@dataclass(frozen=True, slots=True)
 class VisionModel:
     """A trained refiner of images: what its manifest declares, and its four engines.
 
@@ -73,6 +102,7 @@ class VisionModel:
     energy_units: str
     halting: native.HaltPolicy
     trust: TrustTable
+    streams: StreamRule | None
     macs: dict[str, int]
     void: int | None
     drive_letters: int
@@ -84,17 +114,18 @@ class VisionModel:
 
 
 def find_model(name: str) -> Path:
-    """The folder of a model: one that ships, by name, or any folder by its path.
+    """The folder of a model: one of ours, by name, or any folder by its path.
 
     Raises:
         ConfigError: There is no such folder.
     """
-    shipped = shared_file("engines/vision/models")
-    folder = shipped / name if (shipped / name).is_dir() else Path(name)
+    ours = {
+        path.parent.name: path.parent for home in HOMES for path in shared_file(home).glob("*/manifest.json")
+    }
+    folder = ours.get(name, Path(name))
     if not (folder / "manifest.json").is_file():
-        names = sorted(path.parent.name for path in shipped.glob("*/manifest.json"))
         raise ConfigError(
-            f"vision_model: expected one of {names} or a folder with a manifest.json, got {name!r}"
+            f"vision_model: expected one of {sorted(ours)} or a folder with a manifest.json, got {name!r}"
         )
     return folder
 
@@ -179,6 +210,7 @@ def _assemble(manifest: dict[str, Any], engines: dict[str, Engine], sha256: str)
             E_scale=float(manifest["E_scale"]),
         ),
         trust=TrustTable(tuple(trust["E_norm"]), tuple(trust["quality"])),
+        streams=StreamRule(**manifest["streams"]) if "streams" in manifest else None,
         macs={graph: int(manifest["macs"][graph]) for graph in GRAPHS},
         void=manifest.get("void"),
         drive_letters=manifest.get("drive_letters", 0),

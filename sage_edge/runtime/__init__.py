@@ -5,10 +5,11 @@ from sage_edge.runtime.cuda_refiner import CudaRefiner, DeviceProgram, open_loop
 from sage_edge.runtime.engine import OnnxEngine
 from sage_edge.runtime.estimate import BatchEstimate, Estimate
 from sage_edge.runtime.program import Encoded, SlotProgram
-from sage_edge.runtime.slots import FirstStates, LatentSlots, Restored, SlotStates
+from sage_edge.runtime.slots import Carried, FirstStates, LatentSlots, Restored, SlotStates
 
 __all__ = [
     "BatchEstimate",
+    "Carried",
     "CpuRefiner",
     "CudaRefiner",
     "DeviceProgram",

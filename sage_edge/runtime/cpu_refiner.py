@@ -52,6 +52,7 @@ class Job:
         branch: Names its branch in the telemetry; a rewind adds ``branches``.
         branches: Branches of the same request.
         seed: Of the noise to start from; None starts from the plugin's own first state.
+        stream_id: The stream whose last answer it may start from, if any.
     """
 
     run_id: int
@@ -61,6 +62,7 @@ class Job:
     branch: int = 0
     branches: int = 1
     seed: int | None = None
+    stream_id: str | None = None
 
 
 class Finished(NamedTuple):
@@ -147,7 +149,12 @@ class CpuRefiner:
         if not jobs:
             return []
         start_ns = self._now_ns()
-        first = self._states.load(self.live, [job.x0 for job in jobs], [job.seed for job in jobs])
+        first = self._states.load(
+            self.live,
+            [job.x0 for job in jobs],
+            [job.seed for job in jobs],
+            [job.stream_id for job in jobs],
+        )
         now_ns = self._now_ns()
         self.encode_time.add(len(jobs), now_ns - start_ns)
         if self._decided_ns is not None:

@@ -116,6 +116,18 @@ def test_evaluate_takes_the_folder_and_knows_its_void_and_its_drives(trained):
     assert metrics["clean"]["frames"] == report["frames"] == 16
 
 
+def test_a_stream_saves_steps_where_the_scene_stands_still(trained):
+    root, _, _ = trained
+    out = root / "streams.json"
+    data = ("--data", root / "data", "--model", root / "models", "--clips", 1, "--json", out)
+    command("benchmarks.vision.streams", *data)
+    rows = json.loads(out.read_text())["results"]["rows"]
+    assert set(rows) == {"sequence", *(f"pan {px} px" for px in (0, 1, 2, 4, 8))}
+    for row in rows.values():
+        assert row["compute_saved"] >= 1
+        assert row["steps_carried"] <= row["steps_anew"]
+
+
 def test_the_ablation_adds_up(trained):
     root, recipe, checkpoint = trained
     out = root / "ablation.json"

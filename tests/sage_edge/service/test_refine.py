@@ -235,6 +235,24 @@ def test_two_requests_never_mix(service):
         np.testing.assert_allclose(value, target, rtol=0.03)
 
 
+def test_a_stream_that_shows_the_same_again_is_done_after_one_step(service, nuclei_frame):
+    """A camera before a scene that stands still: the noise of the sensor is all that changes."""
+    noise = np.random.default_rng(2).normal(0, 1.5, nuclei_frame.shape)
+    again = np.clip(np.rint(nuclei_frame + noise), 0, 255).astype(np.uint8)
+
+    def post(frame, stream_id):
+        return service.client.post(
+            "/v1/refine/vision", content=as_image(frame, "PNG"), headers={"Sage-Stream-Id": stream_id}
+        )
+
+    first, second, anew = post(nuclei_frame, "still"), post(again, "still"), post(again, "elsewhere")
+    assert first.json()["steps"] > 1
+    assert anew.json()["steps"] > 1
+    assert second.json()["steps"] == 1
+    assert second.json()["E"] <= anew.json()["E"]
+    assert (png_of(second) == png_of(anew)).mean() > 0.97
+
+
 def test_the_records_name_the_units_of_the_model_that_ran(service, nuclei_bytes):
     manifest = json.loads(shared_file("engines/vision/models/nuclei/manifest.json").read_text())
     reply = service.client.post(
