@@ -11,6 +11,8 @@ X context channels.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the name that every torch program uses)
@@ -21,6 +23,7 @@ from engines.vision.lite0 import CloseLook, LiteGlance
 CELL_PX = 4
 PIXEL_CHANNELS = 3 * CELL_PX * CELL_PX
 HEAD_HIDDEN = 32
+DOUBTS = 3
 MARK = (0, 0, 0, 0, 0, 1)  # padding that appends the mark to the logits
 HALO_CELLS = 2  # eaten by the two valid 3 x 3 convolutions of the refiner
 
@@ -90,6 +93,18 @@ class PlainGlance(nn.Module):
 GLANCES = {"plain": PlainGlance, "lite0": LiteGlance}
 
 
+def doubts(z: Tensor, classes: int) -> Tensor:
+    """Say how undecided the logits of a latent are: [B, Z, h, w] -> [B, DOUBTS, h, w], each in [0, 1].
+
+    The entropy, over that of a uniform guess, as mean and maximum over the logits of a cell; and what the
+    likeliest class leaves to the others, as mean.
+    """
+    log_p = z[:, :-1].float().unflatten(1, (classes, -1)).log_softmax(1)
+    p = log_p.exp()
+    entropy = -(p * log_p).sum(1) / math.log(classes)
+    return torch.stack((entropy.mean(1), entropy.amax(1), 1 - p.amax(1).mean(1)), dim=1).to(z.dtype)
+
+
 class Head(nn.Module):
     """Predicts, per cell, the error rate that no step can repair and what a refinement would gain.
 
@@ -101,7 +116,7 @@ class Head(nn.Module):
     def __init__(self, seen: int, latent: int, limit: float) -> None:
         super().__init__()
         self.limit = limit
-        self.of_context = nn.Conv2d(seen, HEAD_HIDDEN, 1)
+        self.of_context = nn.Conv2d(seen + DOUBTS, HEAD_HIDDEN, 1)
         self.of_latent = nn.Conv2d(latent, HEAD_HIDDEN, 1, bias=False)
         self.left = nn.Conv2d(HEAD_HIDDEN, 1, 1)
         self.gain = nn.Conv2d(HEAD_HIDDEN, 1, 1)
@@ -111,7 +126,8 @@ class Head(nn.Module):
 
         Args:
             z: [B, Z, h, w].
-            hidden: [B, HEAD_HIDDEN, h, w], ``of_context`` of what is seen, computed once by the encoder.
+            hidden: [B, HEAD_HIDDEN, h, w], ``of_context`` of what is seen and of the glance's doubts; the
+                encoder computes it once.
         """
         unrefined = 1 - z[:, -1:].float() / self.limit
         gain = self.gain(F.relu(self.of_latent(z) + hidden)).float()
@@ -149,6 +165,12 @@ class Refiner(nn.Module):
             inner = slice(HALO_CELLS, -HALO_CELLS)
             hidden = torch.cat((hidden, crops[:, -self.reread :, inner, inner]), dim=1)
         return F.pad(self.last(hidden), MARK, value=self.limit).clamp(-self.limit, self.limit)
+
+    def start_as(self, first_guess: nn.Conv2d) -> None:
+        """Let the last layer repeat the glance's guess, so that all it has to learn is what to change."""
+        with torch.no_grad():
+            self.last.weight.zero_()[:, -self.reread :].copy_(first_guess.weight)
+            self.last.bias.copy_(first_guess.bias)
 
     def _looked_at(self, crops: Tensor) -> Tensor:
         """Put what the close look sees in the place of the pixels."""
@@ -190,7 +212,8 @@ class GlanceAndRefine(nn.Module):
         features = self.glance(pixels)
         seen = torch.cat((F.pixel_unshuffle(pixels, CELL_PX), features), dim=1)
         z = F.pad(self.first_guess(features).clamp(-self.config.limit, self.config.limit), MARK)
-        return z, torch.cat((seen, self.head.of_context(seen.detach())), dim=1)
+        known = torch.cat((seen, doubts(z, self.config.classes)), dim=1).detach()
+        return z, torch.cat((seen, self.head.of_context(known)), dim=1)
 
     def predict(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return (logit of the error rate that would be left, gain), each float32 [B, 1, h, w]."""

@@ -60,11 +60,16 @@ class Trainer:
         self.device = device
         self.glance_iterations = 0 if head_of or start else settings.glance_iterations
         self.class_weight = torch.tensor(settings.class_weight, device=device)
-        net = load_weights(recipe, head_of) if head_of else GlanceAndRefine(recipe.net)
+        net = GlanceAndRefine(recipe.net)
         for part in net.pretrained if trunk else []:
             part.load(trunk)
         if start:
             take_what_fits(net, start)
+        if head_of:
+            missing = [name for name in take_what_fits(net, head_of) if not name.startswith("head.")]
+            if missing:
+                raise ValueError(f"{head_of}: expected weights for {missing[0]}, there are none of its shape")
+            net.eval()
         pretrained = [weight for part in net.pretrained for weight in part.parameters()]
         net.requires_grad_(head_of is None).head.requires_grad_(True)
         self.net = net.to(device, memory_format=torch.channels_last)
@@ -83,6 +88,8 @@ class Trainer:
     def step(self, frames: Tensor, labels: Tensor) -> dict[str, float]:
         """Take one optimiser step; return the parts of the loss."""
         frames = frames.contiguous(memory_format=torch.channels_last)
+        if self.net.refiner.reread and 0 < self.iteration == self.glance_iterations:
+            self.net.refiner.start_as(self.net.first_guess)
         with torch.autocast(self.device, torch.bfloat16):
             if self.iteration < self.glance_iterations:
                 parts = glance_loss(self.net, frames, labels, self.class_weight)
@@ -132,13 +139,14 @@ def running_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], 
     return update
 
 
-def take_what_fits(net: GlanceAndRefine, checkpoint: Path) -> None:
-    """Copy the averaged weights of another recipe's checkpoint wherever name and shape are the same."""
+def take_what_fits(net: GlanceAndRefine, checkpoint: Path) -> list[str]:
+    """Copy a checkpoint's averaged weights wherever name and shape are the same; returns what got none."""
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
     own = net.state_dict()
     named = {name.removeprefix("module."): value for name, value in saved.items()}
     fits = {name: value for name, value in named.items() if name in own and own[name].shape == value.shape}
     net.load_state_dict(fits, strict=False)
+    return [name for name in own if name not in fits]
 
 
 def load_weights(recipe: Recipe, checkpoint: Path) -> GlanceAndRefine:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sage-edge[training]'")
 
@@ -18,7 +20,7 @@ from engines.vision.fixed_order import fixed_order  # noqa: E402
 from engines.vision.graphs import EncoderGraph, EnergyGraph, StepGraph, tile_cells  # noqa: E402
 from engines.vision.losses import disturb, divergence, draw_tiles, judge, tiles_of  # noqa: E402
 from engines.vision.macs import count_macs  # noqa: E402
-from engines.vision.nets import MARK, normalise_exposure, per_tile  # noqa: E402
+from engines.vision.nets import MARK, doubts, normalise_exposure, per_tile  # noqa: E402
 from engines.vision.train import Trainer, draw_batch, load_weights, rate_at, running_average, train  # noqa: E402
 from engines.vision.trajectory import Graphs  # noqa: E402
 from tests.engines.vision.frames import nuclei_frames  # noqa: E402
@@ -110,6 +112,32 @@ def test_fitting_the_head_leaves_the_nets_as_they_were(recipe, trained):
     }
     assert changed
     assert all(name.startswith("head.") for name in changed)
+
+
+def test_fitting_the_head_asks_for_nets_of_its_recipe(recipe, trained):
+    wider = replace(recipe, net=replace(recipe.net, features=recipe.net.features + 8))
+    with pytest.raises(ValueError, match="expected weights for"):
+        Trainer(wider, ITERATIONS, head_of=trained[2])
+
+
+def test_doubts_are_entropies_and_what_the_likeliest_class_leaves():
+    z = 3 * torch.randn(2, 3 * 4 + 1, 5, 6, generator=torch.Generator().manual_seed(0))
+    p = torch.softmax(z[:, :-1].reshape(2, 3, 4, 5, 6), 1).numpy()
+    entropies = scipy.stats.entropy(p, axis=1, base=3)
+    expected = [entropies.mean(1), entropies.max(1), 1 - p.max(1).mean(1)]
+    np.testing.assert_allclose(doubts(z, 3).numpy(), np.stack(expected, 1), atol=1e-6)
+
+
+def test_the_refiner_starts_where_the_glance_is(net, encoded):
+    _, z, ctx, _ = encoded
+    if not net.refiner.reread:
+        pytest.skip("this recipe's refiner does not read the glance's features again")
+    fresh = copy.deepcopy(net)
+    fresh.refiner.start_as(fresh.first_guess)
+    with torch.no_grad():
+        refined = fresh.refine_all(z, ctx)
+    torch.testing.assert_close(refined[:, :-1], z[:, :-1], atol=1e-4, rtol=1e-4)
+    assert (refined[:, -1] == fresh.config.limit).all()
 
 
 def test_a_step_changes_the_energy_of_the_tiles_it_refines_and_of_no_other(net, encoded):
