@@ -49,8 +49,10 @@ def decode(z: Tensor, logit_px: int) -> Tensor:
     return F.interpolate(logits, scale_factor=float(logit_px), mode="bilinear", align_corners=False)
 
 
-def _conv_norm(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+def _conv_norm(
+    inputs: int, outputs: int, stride: int = 1, kernel: int = 3, padding: int = 1
+) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
@@ -149,12 +151,9 @@ class Refiner(nn.Module):
         self.look = CloseLook() if config.close_look == "lite0" else None
         looked = CloseLook.channels if self.look else PIXEL_CHANNELS
         self.layers = nn.Sequential(
-            nn.Conv2d(latent + looked + config.features, first, 1),
-            nn.ReLU(),
-            nn.Conv2d(first, second, 3),
-            nn.ReLU(),
-            nn.Conv2d(second, second, 3),
-            nn.ReLU(),
+            _conv_norm(latent + looked + config.features, first, kernel=1, padding=0),
+            _conv_norm(first, second, padding=0),
+            _conv_norm(second, second, padding=0),
         )
         self.last = nn.Conv2d(second + self.reread, latent - 1, 1)
 
