@@ -12,25 +12,31 @@ import pytest
 from engines.vision.trajectory import Graphs
 from tests.engines.vision.frames import nuclei_frames
 
-MODELS = Path(__file__).parents[3] / "engines" / "vision" / "models" / "nuclei"
+VISION = Path(__file__).parents[3] / "engines" / "vision"
 GRAPHS = ("encoder", "step", "energy", "decoder")
 
 pytestmark = pytest.mark.training
 
 
+@pytest.fixture(scope="module", params=sorted(VISION.glob("*/*/manifest.json")), ids=lambda p: p.parent.name)
+def models(request):
+    return request.param.parent
+
+
 @pytest.fixture(scope="module")
-def manifest():
-    return json.loads((MODELS / "manifest.json").read_text())
+def manifest(models):
+    return json.loads((models / "manifest.json").read_text())
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
-def graphs(request, manifest):
-    return Graphs(MODELS, manifest["state"]["hi"], request.param)
+def graphs(request, models, manifest):
+    return Graphs(models, manifest["state"]["hi"], request.param)
 
 
 @pytest.fixture(scope="module")
-def frames():
-    return nuclei_frames(4, seed=5)[0]
+def frames(manifest):
+    height, width = manifest["input"]["height"], manifest["input"]["width"]
+    return nuclei_frames(4, seed=5, size_px=width)[0][:, :height]
 
 
 def refined(graphs, frames, steps):
@@ -41,14 +47,14 @@ def refined(graphs, frames, steps):
     return z, ctx, energy
 
 
-def test_the_manifest_names_every_file_with_its_hash(manifest):
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in MODELS.glob("*.onnx")}
+def test_the_manifest_names_every_file_with_its_hash(models, manifest):
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in models.glob("*.onnx")}
     assert manifest["files"] == hashes
     assert set(hashes) == {f"{name}.{precision}.onnx" for name in GRAPHS for precision in ("fp32", "fp16")}
 
 
-def test_no_file_tells_of_the_machine_that_made_it():
-    for path in MODELS.iterdir():
+def test_no_file_tells_of_the_machine_that_made_it(models):
+    for path in models.iterdir():
         assert not [word for word in (b".py", b"site-packages", b"/home/") if word in path.read_bytes()], (
             path.name
         )
@@ -124,13 +130,13 @@ def test_refining_repairs_what_noise_has_spoilt(graphs, frames, manifest):
     assert (graphs.classify(repaired) == answer).mean() > (graphs.classify(spoilt) == answer).mean()
 
 
-def test_half_precision_gives_nearly_the_same_answer(frames, manifest):
+def test_half_precision_gives_nearly_the_same_answer(models, frames, manifest):
     steps = manifest["halting"]["max_steps"]
     limit = manifest["state"]["hi"]
     (z32, _, energy32), (z16, _, energy16) = (
-        refined(Graphs(MODELS, limit, precision), frames, steps) for precision in ("fp32", "fp16")
+        refined(Graphs(models, limit, precision), frames, steps) for precision in ("fp32", "fp16")
     )
-    decoder = Graphs(MODELS, limit)
+    decoder = Graphs(models, limit)
     assert (decoder.classify(z32) == decoder.classify(z16)).mean() > 0.995
     np.testing.assert_allclose(
         energy32.mean(axis=1), energy16.mean(axis=1), rtol=0.02
