@@ -5,7 +5,7 @@ Any program that writes JPEGs one after the other will do, such as GStreamer for
     gst-launch-1.0 -q v4l2src ! videoconvert ! jpegenc ! fdsink | python demos/camera_client.py -
 
 A camera can be faster than the answers. Then the frames in between are dropped, and counted: what is posted
-is always the newest. Needs nothing but Python.
+is always the newest; what it shows as the last one did is not refined again. Needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -36,11 +36,18 @@ def main() -> int:
     parser.add_argument("--plugin", default="vision")
     parser.add_argument("--deadline-ms", type=float, default=200.0, help="an answer by then, the best so far")
     parser.add_argument("--key-file", type=Path, help="file with an API key")
+    parser.add_argument(
+        "--stream-id", default="camera", help="names the stream on stdin, one for each camera"
+    )
     options = parser.parse_args()
     query = urllib.parse.urlencode({"deadline_ms": options.deadline_ms})
     url = f"{options.url}/v1/refine/{options.plugin}?{query}"
     headers = {"X-API-Key": options.key_file.read_text().strip()} if options.key_file else {}
-    frames = stream(sys.stdin.buffer) if options.frames == ["-"] else files(options.frames)
+    if options.frames == ["-"]:
+        headers["Sage-Stream-Id"] = options.stream_id
+        frames = stream(sys.stdin.buffer)
+    else:
+        frames = files(options.frames)
     failed = 0
     for name, kind, frame in frames:
         try:

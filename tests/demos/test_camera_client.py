@@ -64,6 +64,20 @@ def test_a_stream_is_posted_until_it_ends_and_every_frame_is_accounted_for(guard
     assert done.stdout.decode().splitlines()[-1].startswith("frame 5: ")
 
 
+def test_a_camera_that_stands_still_is_a_stream(guarded, nuclei_frame):
+    """The first run leaves its answer to the second, which has the same stream's name; a file has none."""
+    service, key = guarded
+    frame = as_image(nuclei_frame, "JPEG")
+    first, second = (
+        run(service.url, "-", "--key-file", key, "--stream-id", "yard", stdin=frame).stdout.decode()
+        for _ in range(2)
+    )
+    assert first.startswith("frame 1: ")
+    assert "frame 1: 1 steps" not in first
+    assert "frame 1: 1 steps" in second
+    assert ": 1 steps" not in run(service.url, FRAME, "--key-file", key).stdout.decode()
+
+
 def test_a_refusal_is_told_and_ends_with_1(guarded):
     service, _ = guarded
     done = run(service.url, FRAME)
