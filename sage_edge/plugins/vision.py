@@ -18,6 +18,7 @@ from sage_edge.runtime import LatentSlots
 from sage_edge.runtime.backend import open_backend
 from sage_edge.runtime.program import Encoded, Float32
 from sage_edge.runtime.recipe import Recipe
+from sage_edge.runtime.tensorrt import TensorRTEngine, TensorRTProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,11 @@ class VisionPlugin(IRPPlugin):
     def open_slots(self, capacity: int, threads: int, history: int = 0) -> LatentSlots:
         """Latents stepped by this plugin's engines."""
         return LatentSlots(self, capacity=capacity, threads=threads, history=history)
+
+    def device_program(self) -> TensorRTProgram | None:
+        """The step for the loop on the GPU, where TensorRT runs it."""
+        step = self.model.step
+        return TensorRTProgram(self, step) if isinstance(step, TensorRTEngine) else None
 
     # The slot program: arrays with a batch axis in, arrays out.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge import native
-from sage_edge.runtime.program import SlotProgram
+from sage_edge.runtime.program import SlotProgram, first_states
 
 
 class FirstStates(NamedTuple):
@@ -124,30 +124,13 @@ class LatentSlots:
     def load(self, first: int, inputs: Sequence[Any], seeds: Sequence[int | None] = ()) -> FirstStates:
         """Run the encoder on n inputs at once; a noisy start costs one run of the energy engine more."""
         rows = slice(first, first + len(inputs))
-        encoded = self._program.encode(inputs)
+        encoded = first_states(self._program, inputs, seeds)
         self._z[rows] = encoded.z
         for name, array in self._context.items():
             array[rows] = encoded.context[name]
         self._step_size[rows] = self._program.step_size
         self._past_E[:, rows] = np.inf
-        energies = encoded.energy_terms.mean(axis=1, dtype=np.float64)
-        if noisy := [(number, seed) for number, seed in enumerate(seeds) if seed is not None]:
-            chosen = [number for number, _ in noisy]
-            energies[chosen] = self._perturb(
-                [first + number for number in chosen], [seed for _, seed in noisy]
-            )
-        return FirstStates(energies)
-
-    def _perturb(self, slots: Sequence[int], seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Add noise of the noise model to states; returns their energies."""
-        program = self._program
-        for slot, seed in zip(slots, seeds, strict=True):
-            noise = np.random.default_rng(seed).standard_normal(program.state_shape, np.float32)
-            moved = self._z[slot] + np.float32(program.noise_sigma) * noise
-            self._z[slot] = np.clip(moved, program.lo, program.hi)
-        context = {name: array[slots] for name, array in self._context.items()}
-        terms = program.energies(self._z[slots], context)
-        return np.asarray(terms.mean(axis=1, dtype=np.float64))
+        return FirstStates(encoded.energy_terms.mean(axis=1, dtype=np.float64))
 
     def advance(self, live: int) -> None:
         """Run the step engine on the live rows; keeps directions and energy terms for ``settle``."""
