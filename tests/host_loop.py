@@ -127,7 +127,7 @@ class HostLoop:
         return tuple(summary)
 
     def drive(self, timeout_s):
-        """Who is to be stopped goes first, then slots are filled, then all take one step."""
+        """Stops, then fills slots, then steps all, until somebody is done; one step at the most."""
         if self.fails:
             raise DeviceError("cudaStreamQuery: expected success, got a test")
         now_ns = self._now_ns()
@@ -136,9 +136,9 @@ class HostLoop:
                 self._table.close(slot, self._stops[row], now_ns)
         self._leave()
         self._deal(now_ns)
-        if self._row_of:
+        if self._row_of and not self._done:
             self._step()
-        self._leave()
+            self._leave()
         done, self._done = self._done, []
         return done
 
