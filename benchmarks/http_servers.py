@@ -24,6 +24,7 @@ class InstantPlugin:
     state_shape: tuple[int, ...] = (1,)
     context_shapes: Mapping[str, tuple[int, ...]] = {}
     lo, hi, step_size, noise_sigma = 0.0, 1.0, 1.0, 0.0
+    carry_over = None
 
     def open_slots(self, capacity: int, threads: int, history: int = 0) -> LatentSlots:
         return LatentSlots(self, capacity=capacity, threads=threads, history=history)

@@ -100,6 +100,25 @@ class RefineLoop:
         """
         Changes the limits of a request that is under way.
         """
+    def measure_body_ns(self, width: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        How long one pass of the engine takes at a width. For a loop that stands still.
+        """
+    def peek(self, row: typing.SupportsInt | typing.SupportsIndex, target: typing.SupportsInt | typing.SupportsIndex) -> tuple[int, int, float, float, float, int, str | None, float, float, float, float, float, bool, bool, int, int, bool] | None:
+        """
+        Stops the loop after its tick and copies the best state so far of a request; `drive` goes on.
+        
+        Args:
+            row: The request's.
+            target: Where the state is put: an address of the host or the device.
+        
+        Returns:
+            Its run as the fields of RunSummary; None when it is in no slot.
+        
+        Raises:
+            ConfigError: There is no such row.
+            DeviceError: CUDA refuses.
+        """
     def prepare(self, body: collections.abc.Callable[[int, int], None], mode: str = 'while_graph') -> None:
         """
         Runs and captures the step engine for each width.
@@ -120,13 +139,17 @@ class RefineLoop:
         Raises:
             ConfigError: There is no such array or row.
         """
+    def set_budget(self, row: typing.SupportsInt | typing.SupportsIndex, budget_us: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        """
+        Changes what may be charged to a request that is under way, from its next decision on.
+        """
     def set_margin_ns(self, margin_ns: typing.SupportsInt | typing.SupportsIndex) -> None:
         """
         Tells how long finishing an answer takes: deadlines are kept by so much.
         """
     def stop(self, row: typing.SupportsInt | typing.SupportsIndex, reason: str) -> None:
         """
-        Ends a request before its next step; `drive` still returns it.
+        Ends a request before its next step, or before it gets a slot; `drive` still returns it.
         
         Raises:
             ConfigError: `reason` is none of HALT_REASONS.

@@ -13,7 +13,9 @@ from pathlib import Path
 from sage_edge import native
 from sage_edge.config import Settings
 from sage_edge.errors import SageError
+from sage_edge.orchestrator.place import find_place
 from sage_edge.plugins import load_plugin
+from sage_edge.runtime import CudaLoops
 
 _PACKAGES = ("numpy", "onnxruntime", "fastapi", "uvicorn", "jsonschema", "pillow")
 
@@ -31,7 +33,7 @@ def examine(settings: Settings) -> tuple[list[str], bool]:
         f"core        {len(native.HALT_REASONS)} halt reasons, {native.RECORD_DTYPE.itemsize}-byte records",
     ]
     checks = [
-        _check(f"plugin      {name}", lambda name=name: load_plugin(name, settings).backend)  # type: ignore[misc]
+        _check(f"plugin      {name}", lambda name=name: _plugin(name, settings))  # type: ignore[misc]
         for name in settings.plugins
     ]
     checks.append(_check("telemetry   journal", lambda: _telemetry(settings)))
@@ -47,6 +49,15 @@ def _check(title: str, look: Callable[[], str]) -> tuple[str, bool]:
         return f"{title}: {look()}", True
     except SageError as exc:
         return f"{title}: NOT usable: {exc}", False
+
+
+def _plugin(name: str, settings: Settings) -> str:
+    """What runs its networks, and where its loop runs, if that is a question."""
+    plugin = load_plugin(name, settings)
+    place = find_place(plugin, CudaLoops())
+    if place.program is not None:
+        return f"{plugin.backend}, its loop on the GPU"
+    return f"{plugin.backend}, its loop on the host: {place.reason}" if place.reason else str(plugin.backend)
 
 
 def _version(package: str) -> str:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUILT_WITH_CUDA",
+    "FLAG_CLOSING",
     "HALT_REASONS",
     "RECORD_DTYPE",
     "HaltPolicy",
@@ -75,6 +76,10 @@ RECORD_DTYPE: Final[np.dtype[np.void]] = _core.record_dtype()
 
 HALT_REASONS: Final[tuple[str | None, ...]] = tuple(_core.halt_reasons())
 """Wire names by halt reason code; None for code 0, still running."""
+
+
+FLAG_CLOSING: Final = 2
+"""In the flags of a record: its run was ended between two steps, this is no new state."""
 
 
 class TrustStatistics(NamedTuple):

@@ -98,6 +98,12 @@ class FakeDevice:
         self.memory[memory.address] = memory
         return memory
 
+    def adopt(self, array):
+        """Take memory that somebody else allocated for the device's."""
+        memory = _Memory(array.ctypes.data, 0)
+        memory.bytes = array.reshape(-1).view(np.uint8)
+        self.memory[memory.address] = memory
+
     def host_array(self, shape, dtype):
         return np.full(shape, np.nan, dtype)
 

@@ -7,6 +7,7 @@ import numpy as np
 from sage_edge import Answer, Encoded, Invariants, IRPPlugin, IRPState, LatentSlots
 from sage_edge.errors import ShapeError
 from sage_edge.native import HaltPolicy
+from tests.host_loop import array_at
 
 
 class QuadraticPlugin(IRPPlugin):
@@ -24,6 +25,7 @@ class QuadraticPlugin(IRPPlugin):
     halting = HaltPolicy(K=2, eps=1e-3, max_steps=20)
     backend = "numpy"
     model_sha256 = None
+    carry_over = None
     lo, hi, step_size, noise_sigma = -100.0, 100.0, 0.5, 1.0
 
     def __init__(self, size=6, before_step=lambda: None):
@@ -77,3 +79,30 @@ class QuadraticPlugin(IRPPlugin):
 
     def project(self, state):
         return IRPState(np.clip(state.x, self.lo, self.hi), state.step_idx, state.meta)
+
+
+class DeviceQuadratic(QuadraticPlugin):
+    """The same with a step between fixed arrays, for a loop of tests/host_loop.py.
+
+    State space: float32 [n].
+    Noise model: Gaussian noise on the state.
+    Energy: mean squared distance to the target; a quarter of the last one after each step.
+    Coherence contribution: the fall of that distance.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    @property
+    def energy_terms(self):
+        return self.state_shape[0]
+
+    def device_program(self):
+        return self
+
+    def bind_step(self, tensors):
+        at = {name: array_at(view.pointer, view.shape, view.dtype) for name, view in tensors.items()}
+
+        def enqueue(stream):
+            at["delta"][:], at["energy"][:] = self.advance(at["z"], {"target": at["target"]}, at["step_size"])
+
+        return enqueue

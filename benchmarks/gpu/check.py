@@ -31,6 +31,8 @@ BUILD = ROOT / "build" / "gpu-check"
 PACKAGE = BUILD / "package"
 PROGRAMS = ("kernels", "loop", "mailbox")
 SANITIZERS = ("memcheck", "racecheck")
+#: Widths at which serving is measured.
+SERVED_SLOTS = ("8", "16", "32")
 #: Of the host, in a WHILE graph: a launch and its end are shared by all the ticks between them.
 MOST_CALLS_PER_TICK = 0.05
 
@@ -112,10 +114,11 @@ def all_steps(options: argparse.Namespace) -> list[Step]:
         return [build]
     programs = [Step(name, lambda limit_s, name=name: run_program(name, limit_s)) for name in PROGRAMS]  # type: ignore[misc]
     sanitizers = [Step(tool, lambda limit_s, tool=tool: sanitize(tool, limit_s)) for tool in SANITIZERS]  # type: ignore[misc]
-    return [build, Step("tests", run_tests), *programs, Step("rivals", run_rivals), *sanitizers]
+    measured = [*programs, Step("rivals", run_rivals), Step("serving", run_serving)]
+    return [build, Step("tests", run_tests), *measured, *sanitizers]
 
 
-STEP_NAMES = ("build", "tests", *PROGRAMS, "rivals", *SANITIZERS)
+STEP_NAMES = ("build", "tests", *PROGRAMS, "rivals", "serving", *SANITIZERS)
 
 
 def describe_gpu() -> dict[str, str]:
@@ -234,6 +237,23 @@ def run_rivals(limit_s: float) -> Any:
     if importlib.util.find_spec("torch") is None:
         raise StepError("torch is not installed")
     return json.loads(call([sys.executable, "-m", "benchmarks.gpu.rivals"], limit_s))
+
+
+def run_serving(limit_s: float) -> Any:
+    """The vision plugin as it is served: by TensorRT, and the package that is installed here.
+
+    Raises:
+        StepError: TensorRT is not here, or the package is not.
+    """
+    if importlib.util.find_spec("tensorrt") is None:
+        raise StepError("TensorRT is not installed")
+    options = ["--precision", "fp16", "--slots"]
+    build = [sys.executable, "-m", "sage_edge", "engines", "build", "--backend", "tensorrt", *options]
+    for slots in SERVED_SLOTS:
+        call([*build, slots], limit_s)
+    out = BUILD / "serving.json"
+    call([sys.executable, "-m", "benchmarks.gpu.serving", *options, *SERVED_SLOTS, "--json", out], limit_s)
+    return json.loads(out.read_text())["results"]
 
 
 def print_summary(document: dict[str, Any]) -> None:

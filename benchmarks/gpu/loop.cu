@@ -85,7 +85,7 @@ Measured measure(sage::LoopMode mode) {
     policy.eps = 0.0;
     policy.max_steps = steps;
     for (std::int32_t row = 0; row < kSlots; ++row)
-      loop.hand_in({static_cast<std::uint64_t>(row), policy, 0.0, row, 0});
+      loop.hand_in(row, {static_cast<std::uint64_t>(row), policy, 0.0, 0});
     while (loop.under_way() > 0) loop.drive(10.0);
   };
   refine(50);

@@ -56,6 +56,7 @@ class ReplayPlugin:
     version, backend, model_sha256, takes = "1", "simulated", None, "frame"
     invariants = Invariants("place-on-a-course", "none", "recorded", "none")
     lo, hi, step_size, noise_sigma = 0.0, 1e6, 1.0, 0.0
+    carry_over = None
 
     def __init__(
         self,

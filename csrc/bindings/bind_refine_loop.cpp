@@ -106,6 +106,9 @@ Args:
 
 Raises:
     DeviceError: Not even plain launches work.)")
+      .def("measure_body_ns", &RefineLoop::measure_body_ns, py::arg("width"),
+           py::call_guard<py::gil_scoped_release>(),
+           "How long one pass of the engine takes at a width. For a loop that stands still.")
       .def_property_readonly(
           "mode",
           [](const RefineLoop& loop) { return kLoopModeNames[static_cast<std::size_t>(loop.mode())]; },
@@ -162,7 +165,7 @@ Raises:
           "hand_in",
           [](RefineLoop& loop, std::int32_t row, std::uint64_t run_id, const HaltPolicy& policy,
              double charge_us,
-             std::uint8_t branch) { loop.hand_in({run_id, policy, charge_us, row, branch}); },
+             std::uint8_t branch) { loop.hand_in(row, {run_id, policy, charge_us, branch}); },
           py::arg("row"), py::arg("run_id"), py::arg("policy"), py::kw_only(), py::arg("charge_us") = 0.0,
           py::arg("branch") = 0,
           R"(Hands a request in whose row has been written. A loop that runs takes it with the next tick.
@@ -171,13 +174,15 @@ Raises:
     ConfigError: The row is out of range or taken.)")
       .def("limit", &RefineLoop::limit, py::arg("row"), py::arg("max_steps"), py::arg("deadline_ns"),
            "Changes the limits of a request that is under way.")
+      .def("set_budget", &RefineLoop::set_budget, py::arg("row"), py::arg("budget_us"),
+           "Changes what may be charged to a request that is under way, from its next decision on.")
       .def(
           "stop",
           [](RefineLoop& loop, std::int32_t row, const std::string& reason) {
             loop.stop(row, parse_reason(reason));
           },
           py::arg("row"), py::arg("reason"),
-          R"(Ends a request before its next step; `drive` still returns it.
+          R"(Ends a request before its next step, or before it gets a slot; `drive` still returns it.
 
 Raises:
     ConfigError: `reason` is none of HALT_REASONS.)")
@@ -191,6 +196,27 @@ Returns:
 
 Raises:
     DeviceError: The device failed; the loop is of no more use.)")
+      .def(
+          "peek",
+          [](RefineLoop& loop, std::int32_t row, std::uintptr_t target) {
+            py::gil_scoped_release unlocked;
+            const std::optional<Run> run = loop.peek(row, reinterpret_cast<void*>(target));
+            py::gil_scoped_acquire locked;
+            return run ? std::make_optional(summary_fields(*run)) : std::nullopt;
+          },
+          py::arg("row"), py::arg("target"),
+          R"(Stops the loop after its tick and copies the best state so far of a request; `drive` goes on.
+
+Args:
+    row: The request's.
+    target: Where the state is put: an address of the host or the device.
+
+Returns:
+    Its run as the fields of RunSummary; None when it is in no slot.
+
+Raises:
+    ConfigError: There is no such row.
+    DeviceError: CUDA refuses.)")
       .def(
           "summary_fields",
           [](const RefineLoop& loop, std::int32_t row) { return summary_fields(loop.outcome(row)); },

@@ -84,7 +84,9 @@ RefineLoop::RefineLoop(const LoopShape& shape, const Ring& ring)
       slots_(static_cast<std::size_t>(slots())),
       sums_(slots_.size()),
       state_(1),
+      waiting_(taken_.size()),
       entries_(taken_.size()),
+      queue_(taken_.size()),
       controls_(taken_.size()),
       desk_(1),
       outcomes_(taken_.size()),
@@ -100,10 +102,10 @@ RefineLoop::RefineLoop(const LoopShape& shape, const Ring& ring)
       exchange_arrivals_(slots_.size()) {
   make_arrays();
   loop_ = {
-      slots_.data(),          sums_.data(),       state_.data(),    entries_.device(),   controls_.device(),
-      desk_.device(),         outcomes_.device(), report_.device(), first_terms_.data(), energy_terms_.data(),
-      on_device(ring),        taken_.size(),      slots(),          shape_.terms,        shape_.elements,
-      shape_.residual_weight, shape_.plugin};
+      slots_.data(),       sums_.data(),         state_.data(),          entries_.device(),  queue_.device(),
+      controls_.device(),  desk_.device(),       waiting_.data(),        outcomes_.device(), report_.device(),
+      first_terms_.data(), energy_terms_.data(), on_device(ring),        taken_.size(),      slots(),
+      shape_.terms,        shape_.elements,      shape_.residual_weight, shape_.plugin};
   make_lanes();
 }
 
@@ -220,6 +222,13 @@ void RefineLoop::enqueue_tick(const Width& width, cudaStream_t stream) const {
   SAGE_CUDA_TRY(launch_exchange(row_arrays_, loop_, width.slots, stream));
 }
 
+std::int64_t RefineLoop::measure_body_ns(std::int32_t width) {
+  const std::int64_t start_ns = monotonic_ns();
+  body_(width, stream_.get());
+  SAGE_CUDA_TRY(cudaStreamSynchronize(stream_.get()));
+  return monotonic_ns() - start_ns;
+}
+
 void* RefineLoop::row(std::int32_t array, std::int32_t row) const {
   require(array >= 0 && array < row_arrays_.count,
           "expected an array below " + std::to_string(row_arrays_.count) + ", got " + std::to_string(array));
@@ -241,16 +250,17 @@ void RefineLoop::copy(void* target, const void* source, std::size_t size_bytes) 
 
 void RefineLoop::wait_copies() { SAGE_CUDA_TRY(cudaStreamSynchronize(copy_stream_.get())); }
 
-void RefineLoop::hand_in(const Entry& entry) {
-  require(!taken_[static_cast<std::size_t>(checked_row(entry.row))],
-          "row " + std::to_string(entry.row) + " is taken");
+void RefineLoop::hand_in(std::int32_t row, const Entry& entry) {
+  require(!taken_[static_cast<std::size_t>(checked_row(row))], "row " + std::to_string(row) + " is taken");
   Desk& desk = *desk_.host();
-  outcomes_.host()[entry.row].done = 0;
-  controls_.host()[entry.row].stop = 0;
-  limit(entry.row, entry.policy.max_steps, entry.policy.deadline_ns);
-  entries_.host()[desk.handed_in % entries_.size()] = entry;
+  outcomes_.host()[row].done = 0;
+  controls_.host()[row].stop = 0;
+  limit(row, entry.policy.max_steps, entry.policy.deadline_ns);
+  set_budget(row, entry.policy.budget_us);
+  entries_.host()[row] = entry;
+  queue_.host()[desk.handed_in % queue_.size()] = row;
   system_atomic::store_release(desk.handed_in, desk.handed_in + 1);
-  taken_[static_cast<std::size_t>(entry.row)] = true;
+  taken_[static_cast<std::size_t>(row)] = true;
   ++under_way_;
 }
 
@@ -258,6 +268,10 @@ void RefineLoop::limit(std::int32_t row, std::int32_t max_steps, std::int64_t de
   Control& control = controls_.host()[checked_row(row)];
   system_atomic::store_relaxed(control.max_steps, static_cast<std::uint64_t>(max_steps));
   system_atomic::store_relaxed(control.deadline_ns, static_cast<std::uint64_t>(deadline_ns));
+}
+
+void RefineLoop::set_budget(std::int32_t row, double budget_us) {
+  system_atomic::store_relaxed(controls_.host()[checked_row(row)].budget_us, to_bits(budget_us));
 }
 
 void RefineLoop::stop(std::int32_t row, HaltReason reason) {
@@ -289,6 +303,29 @@ std::vector<std::int32_t> RefineLoop::drive(double timeout_s) {
     if (monotonic_ns() >= end_ns) break;
   }
   return done;
+}
+
+std::optional<Run> RefineLoop::peek(std::int32_t row, void* target) {
+  checked_row(row);
+  pause();
+  std::vector<Slot> now(slots_.size());
+  SAGE_CUDA_TRY(cudaMemcpy(now.data(), slots_.data(), slots_.size_bytes(), cudaMemcpyDeviceToHost));
+  for (std::size_t slot = 0; slot < now.size(); ++slot) {
+    if (now[slot].row != row) continue;
+    const RowArray& z = row_arrays_.arrays[0];
+    const unsigned char* states = now[slot].run.best_is_current() ? z.slots : best_.data();
+    SAGE_CUDA_TRY(cudaMemcpy(target, states + slot * z.row_bytes, z.row_bytes, cudaMemcpyDefault));
+    return now[slot].run;
+  }
+  return std::nullopt;
+}
+
+/// Leaves nothing running on the device; `drive` begins anew.
+void RefineLoop::pause() {
+  system_atomic::store_relaxed(desk_.host()->pause, 1);
+  const cudaError_t status = cudaStreamSynchronize(stream_.get());
+  system_atomic::store_relaxed(desk_.host()->pause, 0);
+  SAGE_CUDA_TRY(status);
 }
 
 /// Waiting makes no call of CUDA but this one, now and then.
@@ -332,7 +369,7 @@ void RefineLoop::tick() {
 
 /// The narrowest batch that holds every live run and everybody who waits. Only while the loop has stopped.
 const RefineLoop::Lane& RefineLoop::choose_lane() const {
-  const std::uint64_t waiting = desk_.host()->handed_in - system_atomic::load_relaxed(report_.host()->taken);
+  const std::uint64_t waiting = desk_.host()->handed_in - system_atomic::load_relaxed(report_.host()->dealt);
   const std::uint64_t wanted = live() + waiting;
   for (const Lane& lane : lanes_) {
     if (static_cast<std::uint64_t>(lane.width.slots) >= wanted) return lane;

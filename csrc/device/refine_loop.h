@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -81,6 +82,9 @@ class RefineLoop {
   /// Why not the mode that was wanted; empty: it is that one.
   const std::string& mode_reason() const { return mode_reason_; }
 
+  /// How long one pass of the engine takes at a width, with the wait for it. For a loop that stands still.
+  std::int64_t measure_body_ns(std::int32_t width);
+
   /// Where row `row` begins: of the state (array 0) or of a context (1, 2, ...). Written before `hand_in`,
   /// and read, state only, once the row is done.
   void* row(std::int32_t array, std::int32_t row) const;
@@ -93,10 +97,12 @@ class RefineLoop {
 
   /// Hands a request in. Its row is filled, and nobody else's.
   /// @throws ConfigError when the row is out of range or taken.
-  void hand_in(const Entry& entry);
+  void hand_in(std::int32_t row, const Entry& entry);
   /// Changes the limits of a request that is under way.
   void limit(std::int32_t row, std::int32_t max_steps, std::int64_t deadline_ns);
-  /// Ends a request before its next step.
+  /// Changes what may be charged to a request that is under way, from its next decision on.
+  void set_budget(std::int32_t row, double budget_us);
+  /// Ends a request before its next step, or before it gets a slot.
   void stop(std::int32_t row, HaltReason reason);
   void set_margin_ns(std::int64_t margin_ns);
 
@@ -104,6 +110,10 @@ class RefineLoop {
   /// goes on afterwards.
   /// @returns the rows that are done, free again once the caller has read them.
   std::vector<std::int32_t> drive(double timeout_s);
+  /// Stops the loop after its tick and copies the best state so far of a request to `target`, of the host or
+  /// the device; `drive` goes on.
+  /// @returns its run; none when it is in no slot.
+  std::optional<Run> peek(std::int32_t row, void* target);
   /// How the request in a row ended that `drive` has returned.
   const Run& outcome(std::int32_t row) const;
 
@@ -136,6 +146,7 @@ class RefineLoop {
   const Lane& choose_lane() const;
   bool going() const;
   void look_for_errors();
+  void pause();
   std::vector<std::int32_t> take_done();
   void calibrate_clock();
 
@@ -156,7 +167,9 @@ class RefineLoop {
   DeviceArray<Slot> slots_;
   DeviceArray<ChunkSums> sums_;
   DeviceArray<LoopState> state_;
+  DeviceArray<Waiting> waiting_;
   MappedArray<Entry> entries_;
+  MappedArray<std::int32_t> queue_;
   MappedArray<Control> controls_;
   MappedArray<Desk> desk_;
   MappedArray<Outcome> outcomes_;

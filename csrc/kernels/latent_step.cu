@@ -111,7 +111,8 @@ __device__ ChunkSums sum_chunks(const ChunkSums* sums, std::uint32_t count) {
   return sum_block(mine.change, mine.state);
 }
 
-/// The last block of a tick: a thread for each live slot observes, then one decides what comes next.
+/// The last block of a tick: a thread for each live slot observes, and one for each who waits looks whether
+/// it still may; then one decides what comes next.
 /// A call of its own, once a tick: inlined, its registers would be spilled around the streaming of every
 /// block.
 __attribute__((noinline)) __device__ void decide_tick(const Loop& loop, const Width& width) {
@@ -120,6 +121,9 @@ __attribute__((noinline)) __device__ void decide_tick(const Loop& loop, const Wi
   __syncthreads();
   for (int slot = static_cast<int>(threadIdx.x); slot < width.slots; slot += kThreads) {
     if (loop.slots[slot].live()) observe_step(loop, slot, time_ns);
+  }
+  for (std::uint64_t place = threadIdx.x; place < loop.state->waiting; place += kThreads) {
+    look_at_waiting(loop, place, time_ns);
   }
   __syncthreads();
   if (threadIdx.x == 0) end_tick(loop, width, time_ns);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -21,14 +22,18 @@ from sage_edge.orchestrator.fit import check_fits
 from sage_edge.orchestrator.lane import NEVER_NS, Lane, open_lane, run_info
 from sage_edge.orchestrator.ledger import Ledger
 from sage_edge.orchestrator.member import Member
+from sage_edge.orchestrator.place import find_place, make_ring
 from sage_edge.orchestrator.prices import Prices, read_prices
 from sage_edge.orchestrator.reputation import Source, open_reputation
 from sage_edge.orchestrator.request import Budget, Entry, Result, Ticket
 from sage_edge.orchestrator.scene import Rules, Scene
 from sage_edge.orchestrator.servable import Servable
 from sage_edge.plugins import load_plugin
+from sage_edge.runtime import CudaLoops, DeviceLoops
 from sage_edge.telemetry import Telemetry
 from sage_edge.telemetry.board import available_bytes
+
+log = logging.getLogger(__name__)
 
 
 class HRM:
@@ -39,17 +44,30 @@ class HRM:
     """
 
     def __init__(
-        self, settings: Settings, plugins: Mapping[str, Servable], clock: Clock | None = None
+        self,
+        settings: Settings,
+        plugins: Mapping[str, Servable],
+        clock: Clock | None = None,
+        loops: DeviceLoops | None = None,
     ) -> None:
         """Wire the plugins; nothing runs before ``start``.
 
+        Args:
+            settings: What was set.
+            plugins: What is served, by name.
+            clock: Whose time it is; the system's by default.
+            loops: Makes loops on a device; on the first CUDA device by default.
+
         Raises:
             ConfigError: The telemetry schema or a setting cannot be used.
+            DeviceError: CUDA refuses a loop.
         """
         self.settings = settings
         self._clock = clock or SystemClock()
         self._run_ids = itertools.count(1)
-        rings = {name: native.Ring(settings.mailbox_records) for name in plugins}
+        loops = loops or CudaLoops()
+        places = {name: find_place(plugin, loops) for name, plugin in plugins.items()}
+        rings = {name: make_ring(place, loops, settings.mailbox_records) for name, place in places.items()}
         self.telemetry = Telemetry(
             [native.RingReader(ring) for ring in rings.values()], settings=settings, clock=self._clock
         )
@@ -79,6 +97,8 @@ class HRM:
                 plugin,
                 settings,
                 number=number,
+                place=places[name],
+                loops=loops,
                 ring=rings[name],
                 telemetry=self.telemetry,
                 clock=self._clock,
@@ -97,8 +117,8 @@ class HRM:
 
     @property
     def is_serving(self) -> bool:
-        """Whether every worker is alive."""
-        return all(lane.worker.is_alive for lane in self._lanes.values())
+        """Whether every worker is alive, and the devices that they work with."""
+        return all(lane.is_serving for lane in self._lanes.values())
 
     def status(self) -> dict[str, Any]:
         """What runs where, as JSON."""
@@ -119,6 +139,8 @@ class HRM:
         self.telemetry.start()
         for lane in self._lanes.values():
             lane.refiner.warm_up()
+            mode, reason = lane.refiner.mode, lane.refiner.mode_reason
+            log.info("loop plugin=%s mode=%s reason=%r", lane.plugin.name, mode, reason)
             lane.learn_prices(self._prices.of(lane.plugin.name))
 
     def serve_once(self) -> None:

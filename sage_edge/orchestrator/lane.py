@@ -11,13 +11,14 @@ from sage_edge.clock import Clock
 from sage_edge.config import Settings
 from sage_edge.errors import ParameterError
 from sage_edge.orchestrator.member import Member
+from sage_edge.orchestrator.place import Place, make_refiner
 from sage_edge.orchestrator.prices import Price
 from sage_edge.orchestrator.profile import Profile
 from sage_edge.orchestrator.queue import WaitingRoom
 from sage_edge.orchestrator.request import Budget, Ticket
 from sage_edge.orchestrator.servable import Servable
 from sage_edge.orchestrator.worker import Worker
-from sage_edge.runtime import CpuRefiner
+from sage_edge.runtime import DeviceLoops, Refiner
 from sage_edge.telemetry import RunInfo, Telemetry
 
 #: A deadline that never comes.
@@ -30,9 +31,14 @@ class Lane:
 
     plugin: Servable
     room: WaitingRoom
-    refiner: CpuRefiner
+    refiner: Refiner
     worker: Worker
     profile: Profile
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether its worker is alive, and the device that it works with."""
+        return self.worker.is_alive and not self.refiner.has_failed
 
     def wait_ns(self, priority: int) -> float:
         """Time until a ticket that comes now has a slot, at the least that can be hoped for."""
@@ -73,7 +79,9 @@ class Lane:
             "version": self.plugin.version,
             "backend": self.plugin.backend,
             "model_sha256": self.plugin.model_sha256,
-            "slots": refiner.capacity,
+            "loop": {"mode": refiner.mode, "reason": refiner.mode_reason},
+            "can_rewind": refiner.can_rewind,
+            "slots": refiner.slots,
             "live": refiner.live,
             "waiting": len(self.room),
             "history_bytes": refiner.history_bytes,
@@ -88,6 +96,8 @@ def open_lane(
     settings: Settings,
     *,
     number: int,
+    place: Place,
+    loops: DeviceLoops,
     ring: native.Ring,
     telemetry: Telemetry,
     clock: Clock,
@@ -99,16 +109,19 @@ def open_lane(
         plugin: What is served.
         settings: Slots, queue, threads, history.
         number: The plugin's number in the records.
+        place: Where its loop runs.
+        loops: Makes loops on the device.
         ring: Its mailbox.
         telemetry: Where its runs are described and counted.
         clock: Whose time it is.
         branch_slots: Slots that branches beyond a request's first may take together.
+
+    Raises:
+        ConfigError: The sizes make no sense together.
+        DeviceError: CUDA refuses the loop.
     """
-    refiner = CpuRefiner(
-        plugin.open_slots(settings.slots, settings.thread_count, settings.history_states),
-        ring=ring,
-        plugin_number=number,
-        now_ns=clock.monotonic_ns,
+    refiner = make_refiner(
+        plugin, place, loops, ring, settings, plugin_number=number, now_ns=clock.monotonic_ns
     )
     room = WaitingRoom(settings.queue_size)
     worker = Worker(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from sage_edge.irp import Invariants
 from sage_edge.native import HaltPolicy
-from sage_edge.runtime import SlotStates
+from sage_edge.runtime import DeviceProgram, SlotStates
 
 
 class Servable(Protocol):
@@ -47,3 +47,11 @@ class Servable(Protocol):
 
     def E_norm_for(self, quality: float) -> float:
         """The energy at which that quality is expected; -inf when it is out of reach."""
+
+
+@runtime_checkable
+class ServableOnDevice(Protocol):
+    """A plugin whose step may run in the loop on the device."""
+
+    def device_program(self) -> DeviceProgram | None:
+        """What that loop needs of it; None where its engines are on the host."""

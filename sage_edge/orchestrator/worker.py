@@ -16,7 +16,7 @@ from sage_edge.orchestrator.member import Member
 from sage_edge.orchestrator.queue import WaitingRoom
 from sage_edge.orchestrator.request import Result, Ticket
 from sage_edge.orchestrator.servable import Servable
-from sage_edge.runtime import CpuRefiner, Estimate, Finished, Job
+from sage_edge.runtime import Estimate, Finished, Job, Refiner
 from sage_edge.telemetry import Metrics, RunDirectory
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Worker:
     def __init__(
         self,
         plugin: Servable,
-        refiner: CpuRefiner,
+        refiner: Refiner,
         room: WaitingRoom,
         *,
         clock: Clock,

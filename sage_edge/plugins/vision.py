@@ -18,9 +18,7 @@ from sage_edge.runtime import Carried, LatentSlots
 from sage_edge.runtime.backend import open_backend
 from sage_edge.runtime.program import Encoded, Float32
 from sage_edge.runtime.recipe import Recipe
-
-#: Streams whose last answer is kept: two latents each, 4 MB for a frame of 360 x 480.
-STREAMS = 16
+from sage_edge.runtime.tensorrt import TensorRTEngine, TensorRTProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +107,7 @@ class VisionPlugin(IRPPlugin):
 
     def open_slots(self, capacity: int, threads: int, history: int = 0) -> LatentSlots:
         """Latents stepped by this plugin's engines."""
-        return LatentSlots(
-            self,
-            capacity=capacity,
-            threads=threads,
-            history=history,
-            carry_over=self.carry_over if self.model.streams else None,
-            streams=STREAMS,
-        )
+        return LatentSlots(self, capacity=capacity, threads=threads, history=history)
 
     def carry_over(self, first: Float32, earlier: Carried) -> Carried | None:
         """Lay those tiles of a stream's last answer over a first guess whose own first guess is unchanged.
@@ -130,6 +121,11 @@ class VisionPlugin(IRPPlugin):
         if not unchanged.any():
             return None
         return Carried(np.where(unchanged, earlier.first, first), np.where(unchanged, earlier.z, first))
+
+    def device_program(self) -> TensorRTProgram | None:
+        """The step for the loop on the GPU, where TensorRT runs it."""
+        step = self.model.step
+        return TensorRTProgram(self, step) if isinstance(step, TensorRTEngine) else None
 
     # The slot program: arrays with a batch axis in, arrays out.
 

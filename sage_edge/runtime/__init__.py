@@ -1,17 +1,20 @@
 """Engines, and the refiners that tick slots with them."""
 
-from sage_edge.runtime.cpu_refiner import CpuRefiner, Finished, Follower, Job
-from sage_edge.runtime.cuda_refiner import CudaRefiner, DeviceProgram, open_loop
+from sage_edge.runtime.cpu_refiner import CpuRefiner
+from sage_edge.runtime.cuda_refiner import CudaLoops, CudaRefiner, DeviceLoops, DeviceProgram
 from sage_edge.runtime.engine import OnnxEngine
 from sage_edge.runtime.estimate import BatchEstimate, Estimate
-from sage_edge.runtime.program import Encoded, SlotProgram
-from sage_edge.runtime.slots import Carried, FirstStates, LatentSlots, Restored, SlotStates
+from sage_edge.runtime.program import Carried, Encoded, SlotProgram
+from sage_edge.runtime.refiner import Finished, Follower, Job, Refiner, Unled
+from sage_edge.runtime.slots import FirstStates, LatentSlots, Restored, SlotStates
 
 __all__ = [
     "BatchEstimate",
     "Carried",
     "CpuRefiner",
+    "CudaLoops",
     "CudaRefiner",
+    "DeviceLoops",
     "DeviceProgram",
     "Encoded",
     "Estimate",
@@ -21,8 +24,9 @@ __all__ = [
     "Job",
     "LatentSlots",
     "OnnxEngine",
+    "Refiner",
     "Restored",
     "SlotProgram",
     "SlotStates",
-    "open_loop",
+    "Unled",
 ]

@@ -3,77 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
 from sage_edge import native
 from sage_edge.runtime.estimate import BatchEstimate, Estimate
+from sage_edge.runtime.refiner import Finished, Job
 from sage_edge.runtime.slots import SlotStates
-
-
-class Follower(Protocol):
-    """Whoever steers one run and is told of its states. Read and called on the refiner's thread.
-
-    Attributes:
-        order: A halt reason with which the run must end before its next step; None lets it go on.
-    """
-
-    order: str | None
-
-    @property
-    def budget_us(self) -> float | None:
-        """Compute that may be charged to the run, microseconds; None leaves the limit of its policy."""
-
-    def observe(self, E: float, spent_us: float) -> None:
-        """A state was reached: its energy, and what was charged so far."""
-
-
-class Unled:
-    """The follower of a run that nobody steers."""
-
-    order: str | None = None
-    budget_us: float | None = None
-
-    def observe(self, E: float, spent_us: float) -> None:
-        """Nobody wants to know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One refinement to be run.
-
-    Attributes:
-        run_id: Its number in the telemetry.
-        x0: The plugin's prepared input.
-        policy: Its halting rule with its own limits and deadline.
-        follower: Who steers it.
-        branch: Names its branch in the telemetry; a rewind adds ``branches``.
-        branches: Branches of the same request.
-        seed: Of the noise to start from; None starts from the plugin's own first state.
-        stream_id: The stream whose last answer it may start from, if any.
-    """
-
-    run_id: int
-    x0: Any
-    policy: native.HaltPolicy
-    follower: Follower = field(default_factory=Unled)
-    branch: int = 0
-    branches: int = 1
-    seed: int | None = None
-    stream_id: str | None = None
-
-
-class Finished(NamedTuple):
-    """A refinement that ended: its job, its decoded answer and what the run measured.
-
-    The answer is None for a refinement that was cancelled.
-    """
-
-    job: Job
-    answer: Any
-    summary: native.RunSummary
 
 
 class CpuRefiner:
@@ -83,13 +20,30 @@ class CpuRefiner:
     rows. A slot that halts is refilled by the next ``admit``; a hole that stays is closed by moving the
     last live row into it.
 
+    Args:
+        states: The slots.
+        ring: Where every state is published.
+        plugin_number: Names the plugin in the records.
+        now_ns: Monotonic time.
+        mode_reason: Why the loop is here, where the engines are on another device.
+
     Threads: every method belongs to the one thread that ticks; it is also the ring's producer.
     """
 
+    mode = "host"
+    has_failed = False
+
     def __init__(
-        self, states: SlotStates, *, ring: native.Ring, plugin_number: int, now_ns: Callable[[], int]
+        self,
+        states: SlotStates,
+        *,
+        ring: native.Ring,
+        plugin_number: int,
+        now_ns: Callable[[], int],
+        mode_reason: str = "",
     ) -> None:
         self._states = states
+        self.mode_reason = mode_reason
         self._now_ns = now_ns
         self._table = native.SlotTable(states.capacity, ring, plugin_number)
         self._jobs: list[Job] = []
@@ -104,8 +58,13 @@ class CpuRefiner:
         self._decided_ns: int | None = None
 
     @property
-    def capacity(self) -> int:
+    def slots(self) -> int:
         """Slots, live or free."""
+        return self._states.capacity
+
+    @property
+    def capacity(self) -> int:
+        """The slots: nobody waits beside them."""
         return self._states.capacity
 
     @property

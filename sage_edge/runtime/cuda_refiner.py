@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge import native
-from sage_edge.errors import DeviceError
-from sage_edge.runtime.cpu_refiner import Finished, Job
-from sage_edge.runtime.estimate import Estimate
-from sage_edge.runtime.program import Encoded
+from sage_edge.errors import DeviceError, SageError
+from sage_edge.runtime.estimate import BatchEstimate, Estimate
+from sage_edge.runtime.program import Encoded, Program, first_states
+from sage_edge.runtime.recipe import batch_widths
+from sage_edge.runtime.refiner import Finished, Job
 
-#: How long one ``tick`` waits for somebody to be done before it looks for new jobs and cancelled ones.
+T = TypeVar("T")
+
+#: How long one ``tick`` waits for somebody to be done before it looks for new jobs, orders and budgets.
 PATIENCE_S = 0.002
 #: How long ``abort`` waits for the device to heed it.
 ABORT_S = 5.0
+#: Requests that may be on the device for each slot: a slot that is freed is taken with the next tick.
+ROWS_PER_SLOT = 2
+#: Records that are read at once.
+_BATCH = 1024
 
 
-class DeviceProgram(Protocol):
+class DeviceProgram(Program, Protocol):
     """A plugin's refinement for the loop on the device. Stateless, but for the engines it holds.
 
-    The loop applies ``z <- clip(z + step_size * delta, lo, hi)`` itself.
+    First states, energies and answers go through host arrays; the step stays on the device.
     """
 
-    state_shape: tuple[int, ...]
-    context_shapes: Mapping[str, tuple[int, ...]]
     #: float16 or float32: of states, contexts and directions. Energy terms and step sizes are float32.
     dtype: np.dtype[Any]
     energy_terms: int
-    lo: float
-    hi: float
-    step_size: float
-
-    def example(self) -> Any:
-        """A prepared input to warm the engines up with."""
-
-    def encode(self, inputs: Sequence[Any]) -> Encoded:
-        """The first states of prepared inputs, as host arrays."""
 
     def bind_step(self, tensors: Mapping[str, Any]) -> Callable[[int], None]:
         """The step engine between arrays on the device, which stay where they are.
@@ -52,12 +48,9 @@ class DeviceProgram(Protocol):
             What puts one pass onto a raw CUDA stream. It can be captured once it has run.
         """
 
-    def decode(self, z: NDArray[Any], inputs: Sequence[Any]) -> list[Any]:
-        """The answers of n states, as host arrays."""
-
 
 class DeviceLoop(Protocol):
-    """What the refiner needs of ``native.RefineLoop``."""
+    """What the refiner needs of ``native.RefineLoop``, which see."""
 
     z_address: int
     delta_address: int
@@ -71,95 +64,176 @@ class DeviceLoop(Protocol):
     under_way: int
 
     def prepare(self, body: Callable[[int, int], None], mode: str = ...) -> None:
-        """See RefineLoop."""
+        """Run and capture the step engine for each width."""
+
+    def measure_body_ns(self, width: int) -> int:
+        """How long one pass of the step engine takes."""
 
     def row(self, array: int, row: int) -> int:
-        """See RefineLoop."""
+        """Address of a row of the store."""
 
     def copy(self, target: int, source: int, size_bytes: int) -> None:
-        """See RefineLoop."""
+        """Enqueue a copy."""
 
     def wait_copies(self) -> None:
-        """See RefineLoop."""
+        """Wait for the copies."""
 
-    def hand_in(self, row: int, run_id: int, policy: native.HaltPolicy, *, charge_us: float = ...) -> None:
-        """See RefineLoop."""
+    def hand_in(
+        self, row: int, run_id: int, policy: native.HaltPolicy, *, charge_us: float = ..., branch: int = ...
+    ) -> None:
+        """Hand a request in."""
+
+    def set_budget(self, row: int, budget_us: float) -> None:
+        """Change what may be charged to a request."""
 
     def stop(self, row: int, reason: str) -> None:
-        """See RefineLoop."""
+        """End a request before its next step."""
 
     def set_margin_ns(self, margin_ns: int) -> None:
-        """See RefineLoop."""
+        """Tell how long finishing an answer takes."""
 
     def drive(self, timeout_s: float) -> list[int]:
-        """See RefineLoop."""
+        """Keep the loop going; the rows that are done."""
+
+    def peek(self, row: int, target: int) -> tuple[Any, ...] | None:
+        """Copy the best state so far of a request."""
 
     def summary_fields(self, row: int) -> tuple[Any, ...]:
-        """See RefineLoop."""
+        """How a request has ended."""
 
 
-def open_loop(
-    program: DeviceProgram, ring: native.Ring, *, widths: Sequence[int], rows: int, plugin_number: int
-) -> DeviceLoop:
-    """A loop on the current CUDA device for a program.
+class DeviceLoops(Protocol):
+    """What makes loops on one device, and the mailboxes that they write."""
 
-    Args:
-        program: Whose states it refines.
-        ring: A mapped one.
-        widths: Batches to capture, rising; the last one is the number of slots.
-        rows: Requests that may be under way.
-        plugin_number: Names the plugin in the records.
+    #: As DLPack names it, such as "cuda:0".
+    device: str
 
-    Raises:
-        ConfigError: The sizes make no sense together.
-        DeviceError: CUDA refuses, is not here, or is not built in.
-    """
-    itemsize = program.dtype.itemsize
-    loop: DeviceLoop = native.RefineLoop(
-        ring,
-        widths=list(widths),
-        rows=rows,
-        elements=int(np.prod(program.state_shape)),
-        half=program.dtype == np.float16,
-        terms=program.energy_terms,
-        context_bytes=[itemsize * int(np.prod(shape)) for shape in program.context_shapes.values()],
-        step_size=program.step_size,
-        lo=program.lo,
-        hi=program.hi,
-        plugin=plugin_number,
-    )
-    return loop
+    def why_not(self) -> str:
+        """Why there can be no loop here; empty: there can."""
+
+    def make_ring(self, records: int) -> native.Ring:
+        """A mailbox that a loop can write."""
+
+    def make_loop(
+        self,
+        program: DeviceProgram,
+        ring: native.Ring,
+        *,
+        widths: Sequence[int],
+        rows: int,
+        plugin_number: int,
+    ) -> DeviceLoop:
+        """A loop for a program.
+
+        Args:
+            program: Whose states it refines.
+            ring: From ``make_ring``.
+            widths: Batches to capture, rising; the last one is the number of slots.
+            rows: Requests that may be under way.
+            plugin_number: Names the plugin in the records.
+
+        Raises:
+            ConfigError: The sizes make no sense together.
+            DeviceError: CUDA refuses.
+        """
+
+
+class CudaLoops:
+    """Loops on the first CUDA device."""
+
+    device = "cuda:0"
+
+    def why_not(self) -> str:
+        """The build has no CUDA, or CUDA's runtime finds no device that it can use."""
+        if not native.BUILT_WITH_CUDA:
+            return "this build is without CUDA: install the CUDA toolkit and run `SAGE_CUDA=ON make build`"
+        return "" if native.device_count() else "CUDA's runtime finds no device: is the driver too old?"
+
+    def make_ring(self, records: int) -> native.Ring:
+        """Page-locked memory that both sides see."""
+        ring: native.Ring = native.mapped_ring(records)
+        return ring
+
+    def make_loop(
+        self,
+        program: DeviceProgram,
+        ring: native.Ring,
+        *,
+        widths: Sequence[int],
+        rows: int,
+        plugin_number: int,
+    ) -> DeviceLoop:
+        """See DeviceLoops."""
+        itemsize = program.dtype.itemsize
+        loop: DeviceLoop = native.RefineLoop(
+            ring,
+            widths=list(widths),
+            rows=rows,
+            elements=int(np.prod(program.state_shape)),
+            half=program.dtype == np.float16,
+            terms=program.energy_terms,
+            context_bytes=[itemsize * int(np.prod(shape)) for shape in program.context_shapes.values()],
+            step_size=program.step_size,
+            lo=program.lo,
+            hi=program.hi,
+            plugin=plugin_number,
+        )
+        return loop
 
 
 class CudaRefiner:
     """Hands requests to the loop on the device, and answers those that are done.
 
     A request has a row of the loop's store from ``admit`` until it is answered; which slot it lives in
-    meanwhile is the device's business.
+    meanwhile is the device's business. Each ``tick`` tells the followers of every state in the mailbox, and
+    the loop what they order.
 
     Threads: every method belongs to one thread, with the loop's device current.
     """
 
+    can_rewind = False  # the device keeps no earlier states but the best one
+
     def __init__(
         self,
         program: DeviceProgram,
-        loop: DeviceLoop,
+        loops: DeviceLoops,
+        ring: native.Ring,
         *,
-        widths: Sequence[int],
-        rows: int,
+        slots: int,
+        plugin_number: int,
         now_ns: Callable[[], int],
-        device: str = "cuda:0",
     ) -> None:
+        """Make a refiner with a loop of its own.
+
+        Args:
+            program: Whose states it refines.
+            loops: Makes the loop.
+            ring: The loop's mailbox, from ``loops``.
+            slots: Refinements that are stepped together, at most.
+            plugin_number: Names the plugin in the records.
+            now_ns: Monotonic time, as the loop knows it.
+
+        Raises:
+            ConfigError: The sizes make no sense together, or the ring is too small.
+            DeviceError: CUDA refuses.
+        """
+        self.slots = slots
+        self.capacity = ROWS_PER_SLOT * slots
+        self.has_failed = False
         self._program = program
-        self._loop = loop
-        self._widths = tuple(widths)
-        self._free = list(range(rows))
+        self._widths = batch_widths(slots)
+        self._loop = loops.make_loop(
+            program, ring, widths=self._widths, rows=self.capacity, plugin_number=plugin_number
+        )
+        self._device = loops.device
+        self._reader = native.RingReader(ring)
+        self._free = list(range(self.capacity))
         self._jobs: dict[int, Job] = {}
+        self._budgets_us: dict[int, float] = {}
         self._now_ns = now_ns
-        self._device = device
-        #: Time from one halting decision to the next, as seen from here.
-        self.tick_time = Estimate()
-        self.encode_time = Estimate()
+        #: From one halting decision to the next, as seen from here, by requests under way.
+        self.tick_time = BatchEstimate(self.capacity)
+        self.encode_time = BatchEstimate(self.capacity)
         self.decode_time = Estimate()
         #: Of the last ``tick``: the whole, and the share in which the device or the decoder worked.
         self.last_tick_ns = 0
@@ -177,44 +251,66 @@ class CudaRefiner:
 
     @property
     def mode(self) -> str:
-        """How the loop's ticks follow each other, with the reason where it is not the best way."""
-        reason = self._loop.mode_reason
-        return f"{self._loop.mode} ({reason})" if reason else self._loop.mode
+        """How the loop's ticks follow each other."""
+        return self._loop.mode
+
+    @property
+    def mode_reason(self) -> str:
+        """Why not in the best way; empty: it is that one."""
+        return self._loop.mode_reason
+
+    @property
+    def history_bytes(self) -> int:
+        """Memory that the best states of all slots take, on the device."""
+        return self.slots * int(np.prod(self._program.state_shape)) * self._program.dtype.itemsize
 
     def warm_up(self) -> None:
-        """Run every engine, capture the step engine for every width, and learn how long the others take."""
+        """Run every engine, capture the step engine for every width, and learn how long they take."""
         steps = {width: self._program.bind_step(self._tensors(width)) for width in self._widths}
         self._loop.prepare(lambda width, stream: steps[width](stream))
+        for width in self._widths:
+            self.tick_time.add(width, self._loop.measure_body_ns(width))
         example = self._program.example()
-        for _ in range(3):
-            times_ns = [self._now_ns()]
-            encoded = self._program.encode([example])
-            times_ns.append(self._now_ns())
-            self._program.decode(encoded.z, [example])
-            times_ns.append(self._now_ns())
-        self.encode_time.add(times_ns[1] - times_ns[0])
-        self.decode_time.add(times_ns[2] - times_ns[1])
+        for size in sorted({1, self.slots}, reverse=True):
+            for is_warm in (False, True):
+                start_ns = self._now_ns()
+                encoded = self._program.encode([example] * size)
+                encoded_ns = self._now_ns()
+                self._program.decode(encoded.z, [example] * size)
+                if is_warm:
+                    self.encode_time.add(size, encoded_ns - start_ns)
+                    self.decode_time.add(self._now_ns() - encoded_ns)
+
+    def make_way(self, newcomers: int) -> list[Finished]:
+        """End the runs whose deadline cannot wait until newcomers are encoded and all have taken a step.
+
+        They get their best answer so far. Who halts meanwhile comes out too.
+        """
+        if not newcomers:
+            return []
+        encoding_ns = self.encode_time.bound_ns(newcomers)
+        due_ns = self._now_ns() + encoding_ns + self._margin_ns(self.live + newcomers)
+        hurried = [row for row, job in self._jobs.items() if job.policy.deadline_ns < due_ns]
+        for row in hurried:
+            self._loop.stop(row, "timeout")
+        finished = []
+        while any(row in self._jobs for row in hurried):
+            finished += self._drive()
+        return finished
 
     def admit(self, jobs: Sequence[Job]) -> list[Finished]:
-        """Encode up to ``free`` jobs as one batch and hand them in; a loop that runs takes them at once.
+        """Encode up to ``free`` jobs and hand them in; a loop that runs takes them with its next tick.
 
         Returns:
             Nothing: a job that ends with its first state comes out of ``tick``, as all do.
+
+        Raises:
+            DeviceError: The device has failed before.
         """
-        if not jobs:
-            return []
-        start_ns = self._now_ns()
-        encoded = self._program.encode([job.x0 for job in jobs])
-        rows = [self._free.pop() for _ in jobs]
-        for number, row in enumerate(rows):
-            self._upload(row, encoded, number)
-        self._loop.wait_copies()
-        took_ns = self._now_ns() - start_ns
-        self.encode_time.add(took_ns)
-        for job, row in zip(jobs, rows, strict=True):
-            policy = job.policy.replace(rewinds=0)  # the device keeps no earlier states to go back to
-            self._loop.hand_in(row, job.run_id, policy, charge_us=took_ns / 1e3 / len(jobs))
-            self._jobs[row] = job
+        if jobs and self.has_failed:
+            raise DeviceError("the loop on the device has failed before: restart the service")
+        for batch in _batches(jobs, self.slots):
+            self._admit(batch)
         return []
 
     def tick(self) -> list[Finished]:
@@ -222,21 +318,29 @@ class CudaRefiner:
         self.last_tick_ns = self.last_engine_ns = 0
         if not self._jobs:
             return []
-        for row, job in self._jobs.items():
-            if job.follower.order is not None:
-                self._loop.stop(row, job.follower.order)
-        self._loop.set_margin_ns(self.tick_time.bound_ns + self.decode_time.bound_ns)
-        start_ns, ticks = self._now_ns(), self._loop.ticks
-        rows = self._loop.drive(PATIENCE_S)
-        self.last_engine_ns = self._now_ns() - start_ns
-        if self._loop.ticks > ticks:
-            self.tick_time.add(self.last_engine_ns // (self._loop.ticks - ticks))
-        finished = self._finish(rows)
+        start_ns = self._now_ns()
+        self._obey()
+        finished = self._drive()
         self.last_tick_ns = self._now_ns() - start_ns
         return finished
 
+    def peek(self, run_id: int) -> Finished | None:
+        """The best answer so far of a run, for which the loop pauses; None when it is in no slot."""
+        row = next((row for row, job in self._jobs.items() if job.run_id == run_id), None)
+        if row is None:
+            return None
+        best = self._empty_states(1)
+        fields = self._loop.peek(row, best.ctypes.data)
+        if fields is None:
+            return None
+        (answer,) = self._program.decode(best, [self._jobs[row].x0])
+        return Finished(self._jobs[row], answer, native.RunSummary(*fields))
+
     def abort(self, reason: str) -> list[Job]:
-        """End every refinement without an answer; returns their jobs."""
+        """End every refinement without an answer; returns their jobs.
+
+        Where the device does not heed that, it has failed.
+        """
         jobs = list(self._jobs.values())
         try:
             for row in self._jobs:
@@ -244,9 +348,13 @@ class CudaRefiner:
             end_ns = self._now_ns() + int(ABORT_S * 1e9)
             while self._loop.under_way and self._now_ns() < end_ns:
                 self._free += self._loop.drive(ABORT_S)
-        except DeviceError:
-            pass  # a device that has failed runs nothing that could be ended; its rows stay taken
+        except SageError:
+            self.has_failed = True
+        self.has_failed |= self._loop.under_way > 0
+        self._report()
+        self._free = list(range(self.capacity))
         self._jobs.clear()
+        self._budgets_us.clear()
         return jobs
 
     def _tensors(self, width: int) -> dict[str, Any]:
@@ -265,6 +373,61 @@ class CudaRefiner:
             **{name: view(address, shape) for (name, shape), address in contexts},
         }
 
+    def _margin_ns(self, live: int) -> int:
+        """What a deadline must still hold for one more step: the step itself and the decoding."""
+        return self.tick_time.bound_ns(live) + self.decode_time.bound_ns
+
+    def _admit(self, jobs: Sequence[Job]) -> None:
+        """Encode jobs as one batch, and hand them in under the budgets that they have now."""
+        start_ns = self._now_ns()
+        encoded = first_states(self._program, [job.x0 for job in jobs], [job.seed for job in jobs])
+        rows = [self._free.pop() for _ in jobs]
+        for number, row in enumerate(rows):
+            self._upload(row, encoded, number)
+        self._loop.wait_copies()
+        took_ns = self._now_ns() - start_ns
+        self.encode_time.add(len(jobs), took_ns)
+        for job, row in zip(jobs, rows, strict=True):
+            policy = job.policy.replace(rewinds=0)
+            if (budget_us := job.follower.budget_us) is not None:
+                policy = policy.replace(budget_us=budget_us)
+                self._budgets_us[row] = budget_us
+            charge_us = took_ns / 1e3 / len(jobs)
+            self._loop.hand_in(row, job.run_id, policy, charge_us=charge_us, branch=job.branch)
+            self._jobs[row] = job
+
+    def _obey(self) -> None:
+        """Hand orders and moved budgets to the loop."""
+        for row, job in self._jobs.items():
+            order, budget_us = job.follower.order, job.follower.budget_us
+            if order is not None:
+                self._loop.stop(row, order)
+            elif budget_us is not None and budget_us != self._budgets_us.get(row):
+                self._budgets_us[row] = budget_us
+                self._loop.set_budget(row, budget_us)
+
+    def _drive(self) -> list[Finished]:
+        """Let the loop run for a moment; tells the followers what it reached, and answers who is done."""
+        live = self.live
+        self._loop.set_margin_ns(self._margin_ns(live))
+        start_ns, ticks = self._now_ns(), self._loop.ticks
+        rows = self._loop.drive(PATIENCE_S)
+        drive_ns = self._now_ns() - start_ns
+        self.last_engine_ns += drive_ns
+        if self._loop.ticks > ticks:
+            self.tick_time.add(live, drive_ns // (self._loop.ticks - ticks))
+        self._report()
+        return [done for batch in _batches(rows, self.slots) for done in self._finish(batch)]
+
+    def _report(self) -> None:
+        """Tell the followers of the states in the mailbox: those of every run that is done are there."""
+        jobs = {job.run_id: job for job in self._jobs.values()}
+        while len(records := self._reader.drain(_BATCH)):
+            states = records[(records["flags"] & native.FLAG_CLOSING) == 0]
+            for run_id, E, spent_us in states[["run_id", "E", "spent_us"]].tolist():
+                if run_id in jobs:
+                    jobs[run_id].follower.observe(E, spent_us)
+
     def _upload(self, row: int, encoded: Encoded, number: int) -> None:
         """Put one first state with its context and energy terms into a row of the store."""
         arrays = [encoded.z, *(encoded.context[name] for name in self._program.context_shapes)]
@@ -281,19 +444,24 @@ class CudaRefiner:
     def _finish(self, rows: Sequence[int]) -> list[Finished]:
         """Decode the best states of rows that are done, as one batch, and free the rows."""
         summaries = {row: native.RunSummary(*self._loop.summary_fields(row)) for row in rows}
-        for row, summary in summaries.items():  # the device tells of a run when it is done, not at each step
-            self._jobs[row].follower.observe(summary.E, summary.spent_us)
         wanted = [row for row in rows if summaries[row].halt_reason != "cancelled"]
         answers = dict(zip(wanted, self._decode(wanted), strict=True))
+        if any(s.halt_reason == "timeout" and s.step_idx == 0 for s in summaries.values()):
+            self.tick_time.relax(self.live)
         finished = [Finished(self._jobs.pop(row), answers.get(row), summaries[row]) for row in rows]
+        for row in rows:
+            self._budgets_us.pop(row, None)
         self._free += rows
         return finished
+
+    def _empty_states(self, count: int) -> NDArray[Any]:
+        return np.empty((count, *self._program.state_shape), self._program.dtype)
 
     def _decode(self, rows: Sequence[int]) -> list[Any]:
         if not rows:
             return []
         start_ns = self._now_ns()
-        best = np.empty((len(rows), *self._program.state_shape), self._program.dtype)
+        best = self._empty_states(len(rows))
         for state, row in zip(best, rows, strict=True):
             self._loop.copy(state.ctypes.data, self._loop.row(0, row), state.nbytes)
         self._loop.wait_copies()
@@ -302,3 +470,8 @@ class CudaRefiner:
         self.decode_time.add(decode_ns)
         self.last_engine_ns += decode_ns
         return answers
+
+
+def _batches(items: Sequence[T], largest: int) -> Iterator[Sequence[T]]:
+    """The items in order, at most so many at once."""
+    return (items[first : first + largest] for first in range(0, len(items), largest))

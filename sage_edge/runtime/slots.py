@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge import native
-from sage_edge.runtime.program import Float32, SlotProgram
-from sage_edge.runtime.streams import Streams
+from sage_edge.runtime.program import SlotProgram, first_states
+from sage_edge.runtime.streams import Begun, StreamMemory
 
 
 class FirstStates(NamedTuple):
@@ -32,22 +32,6 @@ class Restored(NamedTuple):
 
     E: float
     feasible: bool = True
-
-
-class Carried(NamedTuple):
-    """An answer that stays with its stream.
-
-    Attributes:
-        first: float32 [*state_shape], the first state that each part of ``z`` was refined from.
-        z: float32 [*state_shape], the state that answered.
-    """
-
-    first: Float32
-    z: Float32
-
-
-#: Lays what is still good of a stream's last answer over a request's first state; None where nothing is.
-CarryOver = Callable[[Float32, Carried], "Carried | None"]
 
 
 class SlotStates(Protocol):
@@ -116,22 +100,11 @@ class LatentSlots:
         capacity: Slots.
         threads: Threads of the kernel.
         history: Earlier states kept of each slot beside the best one, for rewinding.
-        carry_over: How a stream's next request begins where the last one ended; None begins anew.
-        streams: Streams whose last answer is kept.
     """
 
     can_rewind = True
 
-    def __init__(
-        self,
-        program: SlotProgram,
-        *,
-        capacity: int,
-        threads: int,
-        history: int = 0,
-        carry_over: CarryOver | None = None,
-        streams: int = 0,
-    ) -> None:
+    def __init__(self, program: SlotProgram, *, capacity: int, threads: int, history: int = 0) -> None:
         self.capacity = capacity
         self._program = program
         self._pool = native.ThreadPool(threads)
@@ -146,10 +119,8 @@ class LatentSlots:
         self._past = np.zeros((history, *shape), np.float32)
         self._past_E = np.full((history, capacity), np.inf)
         self._ticks = 0
-        self._carry_over = carry_over
-        self._streams: Streams[Carried] = Streams(streams)
-        #: Of each slot the stream, with the first state that its answer will stand for.
-        self._streaming: list[tuple[str, Float32] | None] = [None] * capacity
+        self._memory = StreamMemory(program)
+        self._begun: list[Begun | None] = [None] * capacity
 
     @property
     def history_bytes(self) -> int:
@@ -172,50 +143,15 @@ class LatentSlots:
         A noisy start, and one from the stream's last answer, cost a run of the energy engine more.
         """
         rows = slice(first, first + len(inputs))
-        encoded = self._program.encode(inputs)
+        encoded, self._begun[rows] = self._memory.begin(
+            first_states(self._program, inputs, seeds), streams, seeds
+        )
         self._z[rows] = encoded.z
         for name, array in self._context.items():
             array[rows] = encoded.context[name]
         self._step_size[rows] = self._program.step_size
         self._past_E[:, rows] = np.inf
-        self._streaming[rows] = [None] * len(inputs)
-        energies = encoded.energy_terms.mean(axis=1, dtype=np.float64)
-        if noisy := [(number, seed) for number, seed in enumerate(seeds) if seed is not None]:
-            chosen = [number for number, _ in noisy]
-            energies[chosen] = self._perturb(
-                [first + number for number in chosen], [seed for _, seed in noisy]
-            )
-        if self._carry_over:
-            for number, stream_id in enumerate(streams):
-                if stream_id is not None and not (seeds and seeds[number] is not None):
-                    energies[number] = self._go_on(first + number, stream_id, energies[number])
-        return FirstStates(energies)
-
-    def _go_on(self, slot: int, stream_id: str, first_E: float) -> float:
-        """Begin where the stream's last answer is still good, if that has less energy; returns the energy."""
-        fresh, earlier = self._z[slot].copy(), self._streams.last(stream_id)
-        self._streaming[slot] = (stream_id, fresh)
-        carried = self._carry_over(fresh, earlier) if self._carry_over and earlier else None
-        if carried is None:
-            return first_E
-        context = {name: array[slot : slot + 1] for name, array in self._context.items()}
-        E = float(self._program.energies(carried.z[None], context).mean(dtype=np.float64))
-        if not first_E > E:
-            return first_E
-        self._z[slot] = carried.z
-        self._streaming[slot] = (stream_id, carried.first)
-        return E
-
-    def _perturb(self, slots: Sequence[int], seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Add noise of the noise model to states; returns their energies."""
-        program = self._program
-        for slot, seed in zip(slots, seeds, strict=True):
-            noise = np.random.default_rng(seed).standard_normal(program.state_shape, np.float32)
-            moved = self._z[slot] + np.float32(program.noise_sigma) * noise
-            self._z[slot] = np.clip(moved, program.lo, program.hi)
-        context = {name: array[slots] for name, array in self._context.items()}
-        terms = program.energies(self._z[slots], context)
-        return np.asarray(terms.mean(axis=1, dtype=np.float64))
+        return FirstStates(encoded.energy_terms.mean(axis=1, dtype=np.float64))
 
     def advance(self, live: int) -> None:
         """Run the step engine on the live rows; keeps directions and energy terms for ``settle``."""
@@ -270,9 +206,7 @@ class LatentSlots:
         rows = zip(slots, is_current, strict=True)
         best = np.stack([(self._z if current else self._best)[slot] for slot, current in rows])
         for slot, z in zip(slots, best, strict=True):
-            if streaming := self._streaming[slot]:
-                stream_id, first = streaming
-                self._streams.keep(stream_id, Carried(first, z.copy()))
+            self._memory.keep(self._begun[slot], z)
         return self._program.decode(best, inputs)
 
     def move(self, source: int, target: int) -> None:
@@ -281,4 +215,4 @@ class LatentSlots:
             array[target] = array[source]
         for kept in (self._past, self._past_E):
             kept[:, target] = kept[:, source]
-        self._streaming[target] = self._streaming[source]
+        self._begun[target] = self._begun[source]

@@ -431,7 +431,15 @@ def _reply(description: str, media_type: str, example: Any) -> dict[str, Any]:
 
 _RECORD_EXAMPLE = '{"seq": 0, "plugin": "vision", "step_idx": 0, "E": 0.052, "halt_reason": null, "…": "…"}'
 _HALTING_EXAMPLE = {"K": 3, "eps": 0.0001, "max_steps": 8, "E_scale": 0.13}
-_LANE_EXAMPLE = {"backend": "onnxruntime-cpu", "slots": 8, "live": 1, "waiting": 0, "tick_ms": 4.2}
+_LANE_EXAMPLE = {
+    "backend": "onnxruntime-cpu",
+    "loop": {"mode": "host", "reason": ""},
+    "can_rewind": True,
+    "slots": 8,
+    "live": 1,
+    "waiting": 0,
+    "tick_ms": 4.2,
+}
 
 RECORDS: dict[str, Any] = {
     "responses": {

@@ -59,7 +59,7 @@ class Metrics:
             "sage_queue_length", "Requests that wait for a slot.", ["plugin"], registry=registry
         )
         self._in_flight = Gauge(
-            "sage_in_flight_requests", "Requests in a slot.", ["plugin"], registry=registry
+            "sage_in_flight_requests", "Requests under way.", ["plugin"], registry=registry
         )
         self._slots = Gauge("sage_slots", "Slots, in use or free.", ["plugin"], registry=registry)
         self._steps = Counter(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from sage_edge.native import HALT_REASONS
+from sage_edge.native import FLAG_CLOSING, HALT_REASONS
 from sage_edge.telemetry.canonical import ZERO_HASH
 from sage_edge.telemetry.events import Event
 from sage_edge.telemetry.runs import RunInfo
@@ -20,7 +20,7 @@ KINDS = ("step", "ledger", "allocation", "scene", "trust", "checkpoint")
 #: One line of telemetry: what schemas/telemetry.schema.json describes.
 Record: TypeAlias = dict[str, Any]
 
-_FEASIBLE, _CLOSING, _REWOUND = 1, 2, 8
+_FEASIBLE, _CLOSING, _REWOUND = 1, FLAG_CLOSING, 8
 
 
 class RawRecord(NamedTuple):

@@ -210,6 +210,26 @@ def test_a_run_can_be_stopped_and_its_limit_changed_while_it_goes_on(mode):
     assert reasons == ["cancelled", "max_steps"]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_budgets_peeks_and_those_who_wait_reach_a_loop_that_runs(mode):
+    loop = Loop(64, mode=mode, widths=(1,), rows=3)
+    endless = native.HaltPolicy(eps=0.0, K=2, max_steps=1 << 30)
+    for row in range(3):
+        loop.hand_in(row, row, np.full(64, 0.5, np.float32), endless)
+    assert loop.loop.drive(0.02) == []
+    best = np.empty(64, np.float32)
+    summary = native.RunSummary(*loop.loop.peek(0, best.ctypes.data))
+    assert summary.halt_reason is None
+    # Rounded once per step, and to nothing in the end.
+    np.testing.assert_allclose(best, 0.5 * 0.75**summary.best_step, rtol=1e-3, atol=1e-30)
+    assert loop.loop.peek(1, best.ctypes.data) is None
+    loop.loop.stop(1, "cancelled")  # it waits: there is one slot
+    assert loop.loop.drive(5.0) == [1]
+    loop.loop.set_budget(0, 0.0)
+    assert loop.loop.drive(5.0) == [0]
+    assert native.RunSummary(*loop.loop.summary_fields(0)).halt_reason == "budget"
+
+
 def test_the_wanted_mode_is_kept_or_the_reason_given():
     for mode in MODES:
         loop = Loop(64, mode=mode).loop

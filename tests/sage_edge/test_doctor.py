@@ -11,6 +11,8 @@ import pytest
 from sage_edge import Settings, native
 from sage_edge.config import shared_file
 from sage_edge.doctor import examine
+from sage_edge.runtime import CudaLoops
+from tests.quadratic import DeviceQuadratic
 
 
 def examined(**settings):
@@ -37,6 +39,14 @@ def test_it_says_whether_the_core_was_built_for_gpus(monkeypatch):
     assert examined()[0]["cuda"] == "built in; no device that it can use"
     monkeypatch.setattr(native, "cuda_devices", lambda: ["Orin (sm_87)"])
     assert examined()[0]["cuda"] == "built in; Orin (sm_87)"
+
+
+@pytest.mark.parametrize("why_not", ["", "no CUDA here"])
+def test_it_says_where_the_loop_of_a_plugin_runs_whose_engines_are_on_the_gpu(monkeypatch, why_not):
+    monkeypatch.setattr("sage_edge.doctor.load_plugin", lambda name, settings: DeviceQuadratic())
+    monkeypatch.setattr(CudaLoops, "why_not", lambda self: why_not)
+    where = f"its loop on the host: {why_not}" if why_not else "its loop on the GPU"
+    assert examined()[0]["plugin"] == f"vision: numpy, {where}"
 
 
 def test_it_says_why_no_gpu_is_used():

@@ -2,5 +2,6 @@
 
 from sage_edge.runtime.tensorrt.backend import TensorRTBackend
 from sage_edge.runtime.tensorrt.engine import Execution, LoadedPlan, TensorRTEngine, TensorSpec
+from sage_edge.runtime.tensorrt.program import TensorRTProgram
 
-__all__ = ["Execution", "LoadedPlan", "TensorRTBackend", "TensorRTEngine", "TensorSpec"]
+__all__ = ["Execution", "LoadedPlan", "TensorRTBackend", "TensorRTEngine", "TensorRTProgram", "TensorSpec"]

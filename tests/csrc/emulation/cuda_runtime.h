@@ -36,7 +36,7 @@ struct alignas(16) uint4 {
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-enum cudaError_t { cudaSuccess = 0 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorNotReady = 600 };
 using cudaStream_t = void*;
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -47,6 +47,10 @@ struct cudaLaunchConfig_t {
 namespace emulation {
 
 inline std::uint32_t seed = 1;
+
+using Work = std::function<void()>;
+/// Where launches go while a graph is captured; null: they run.
+inline std::vector<Work>* captured = nullptr;
 
 /// The threads of one block.
 ///
@@ -190,6 +194,9 @@ inline std::uint32_t atomicAdd(std::uint32_t* counter, std::uint32_t more) {
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
-  emulation::run_grid(*config, [&] { kernel(arguments...); });
+  const emulation::Work launch = [grid = *config, kernel, arguments...] {
+    emulation::run_grid(grid, [&] { kernel(arguments...); });
+  };
+  emulation::captured == nullptr ? launch() : emulation::captured->push_back(launch);
   return cudaSuccess;
 }

@@ -119,7 +119,9 @@ struct Device {
         slots(capacity),
         sums(capacity),
         entries(row_count),
+        queue(row_count),
         controls(row_count),
+        waiting(row_count),
         outcomes(row_count),
         ring(4096),
         first_terms(row_count * engine.terms),
@@ -138,8 +140,10 @@ struct Device {
             sums.data(),
             &state,
             entries.data(),
+            queue.data(),
             controls.data(),
             &desk,
+            waiting.data(),
             outcomes.data(),
             &report,
             first_terms.data(),
@@ -171,10 +175,10 @@ struct Device {
     store_context[row * kContext] = static_cast<unsigned char>(run_id);
     const sage::HaltPolicy policy = policy_of(run_id);
     controls[row] = {0, static_cast<std::uint64_t>(policy.deadline_ns),
-                     static_cast<std::uint64_t>(policy.max_steps)};
+                     static_cast<std::uint64_t>(policy.max_steps), sage::to_bits(policy.budget_us)};
     outcomes[row].done = 0;
-    entries[desk.handed_in % entries.size()] = {run_id, policy, 0.0, static_cast<std::int32_t>(row), 0};
-    ++desk.handed_in;
+    entries[row] = {run_id, policy, 0.0, 0};
+    queue[desk.handed_in++ % queue.size()] = static_cast<std::int32_t>(row);
   }
 
   /// The made-up engine; rows of free slots are poisoned, so that whoever reads them is found out.
@@ -232,8 +236,10 @@ struct Device {
   std::vector<sage::ChunkSums> sums;
   sage::LoopState state{};
   std::vector<sage::Entry> entries;
+  std::vector<std::int32_t> queue;
   std::vector<sage::Control> controls;
   sage::Desk desk{};
+  std::vector<sage::Waiting> waiting;
   std::vector<sage::Outcome> outcomes;
   sage::Report report{};
   sage::Ring ring;
@@ -395,7 +401,7 @@ TEST("a freed slot is taken in the same tick, first come, first served") {
   std::uint64_t newest = 1;
   while (device.report.go_on != 0) {
     device.tick(device.whole());
-    if (device.report.taken < 6) CHECK_EQ(device.report.running, 2U);
+    if (device.report.dealt < 6) CHECK_EQ(device.report.running, 2U);
     for (const sage::Slot& slot : device.slots) {
       if (!slot.live()) continue;
       CHECK(slot.run.run_id() <= newest + 2);
@@ -451,6 +457,90 @@ TEST("stops, deadlines and new limits reach the loop between two ticks") {
   CHECK(records.at(16).back().halt_reason == HaltReason::kTimeout);
   CHECK_EQ(device.report.go_on, 0U);
   for (const sage::Outcome& outcome : device.outcomes) CHECK_EQ(outcome.done, 1U);
+}
+
+TEST("a budget that moves while a run goes on is its limit from the next decision on") {
+  Device<float> device(Engine{33}, 2, 2);
+  for (std::uint64_t run_id = 14; run_id < 16; ++run_id) {
+    device.hand_in(run_id, run_id - 14);
+    device.entries[run_id - 14].policy.eps = 0.0;
+    device.entries[run_id - 14].policy.divergence_factor = 1e9;
+    device.controls[run_id - 14].max_steps = 50;
+  }
+  const auto tick = [&] {
+    device.desk.clock_offset_ns += 20'000;  // 10 us for each of the two
+    device.tick(device.whole());
+  };
+  sage::launch_begin(device.loop, device.whole(), nullptr);
+  sage::launch_exchange(device.arrays, device.loop, 2, nullptr);
+  tick();
+  device.controls[0].budget_us = sage::to_bits(35.0);
+  tick();
+  CHECK_EQ(device.report.running, 2U);
+  tick();  // 30 us are spent, and another step would pass 35
+  const auto records = device.records();
+  const sage::Record& last = records.at(14).back();
+  CHECK(last.halt_reason == HaltReason::kBudget);
+  CHECK_EQ(last.step_idx, 3U);
+  CHECK_EQ(last.spent_us, 30.0F);
+  CHECK(records.at(15).back().halt_reason == HaltReason::kRunning);
+}
+
+TEST("who waits for a slot ends with its first state when it is stopped or its deadline comes, in order") {
+  const Engine engine{33};
+  Device<float> device(engine, 1, 6);
+  for (std::uint64_t run_id = 14; run_id < 19; ++run_id) device.hand_in(run_id, run_id - 14);
+  device.entries[0].policy.eps = 0.0;
+  device.controls[0].max_steps = 3;
+  sage::launch_begin(device.loop, device.whole(), nullptr);
+  sage::launch_exchange(device.arrays, device.loop, 1, nullptr);
+  CHECK_EQ(device.report.dealt, 1U);
+  device.controls[2].stop = static_cast<std::uint64_t>(HaltReason::kCancelled);
+  device.controls[3].deadline_ns = 5000;
+  device.desk.clock_offset_ns = 4990;
+  device.desk.margin_ns = 20;
+  device.tick(device.whole());
+  CHECK_EQ(device.report.dealt, 3U);
+  CHECK_EQ(device.report.running, 1U);
+  CHECK_EQ(device.outcomes[2].done + device.outcomes[3].done, 2U);
+  CHECK(device.outcomes[2].run.halt_reason() == HaltReason::kCancelled);
+  CHECK(device.outcomes[3].run.halt_reason() == HaltReason::kTimeout);
+  CHECK_EQ(device.outcomes[3].run.step_idx(), 0U);
+  CHECK(same_bytes(device.state_of_row(3), engine.first(17)));
+  device.hand_in(20, 2);  // a row that is free again, behind who still waits
+  std::vector<std::uint64_t> order;
+  while (device.report.go_on != 0) {
+    device.tick(device.whole());
+    if (device.slots[0].live() && (order.empty() || order.back() != device.slots[0].run.run_id())) {
+      order.push_back(device.slots[0].run.run_id());
+    }
+  }
+  CHECK(order == (std::vector<std::uint64_t>{14, 15, 18, 20}));
+  const auto records = device.records();
+  CHECK_EQ(records.at(16).size(), 2U);  // its first state, and the closing record
+  CHECK_EQ(records.at(17).size(), 1U);
+}
+
+TEST("a pause stops the launch after its tick, and the next one goes on where it was") {
+  const Engine engine{64};
+  Device<float> device(engine, 2, 2);
+  for (std::uint64_t run_id = 0; run_id < 2; ++run_id) device.hand_in(run_id, run_id);
+  device.desk.pause = 1;
+  device.launch(device.whole());
+  CHECK_EQ(device.report.ticks, 0U);
+  CHECK_EQ(device.report.running, 2U);
+  device.desk.pause = 0;
+  sage::launch_begin(device.loop, device.whole(), nullptr);
+  sage::launch_exchange(device.arrays, device.loop, 2, nullptr);
+  device.desk.pause = 1;
+  device.tick(device.whole());
+  CHECK_EQ(device.report.go_on, 0U);
+  CHECK_EQ(device.report.ticks, 1U);
+  device.desk.pause = 0;
+  device.launch(device.whole());
+  for (std::uint64_t run_id = 0; run_id < 2; ++run_id) {
+    CHECK(same_bytes(device.state_of_row(run_id), on_the_cpu(engine, run_id, {}).best));
+  }
 }
 
 TEST("time is charged in equal shares to those who were stepped") {
@@ -523,7 +613,7 @@ TEST("a narrow batch stops for a wider one when it is full and others wait") {
   CHECK_EQ(device.report.ticks, 1U);
   CHECK_EQ(device.report.launches, 2U);
   device.launch({4, 1, 1});
-  CHECK_EQ(device.report.taken, 4U);
+  CHECK_EQ(device.report.dealt, 4U);
 }
 
 TEST("rows are used again, and more requests than rows pass through") {

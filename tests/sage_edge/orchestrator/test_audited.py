@@ -12,7 +12,7 @@ from hypothesis.stateful import initialize
 from sage_edge.telemetry import TelemetryValidator, load_schema
 from sage_edge.telemetry.audit import verify
 from tests.fakes import FakeClock
-from tests.sage_edge.orchestrator.test_hrm import Interleavings, open_quiet
+from tests.sage_edge.orchestrator.test_hrm import Interleavings
 
 VALIDATOR = TelemetryValidator(load_schema())
 
@@ -28,8 +28,7 @@ class Audited(Interleavings):
     def begin(self, capacity, recharge_w, power_w):
         self.folder = tempfile.TemporaryDirectory()
         self.clock = FakeClock()
-        self.hrm, self.plants = open_quiet(
-            self.clock,
+        self.hrm, self.plants = self.open(
             atp_capacity=capacity,
             recharge_w=recharge_w,
             power_w=power_w,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sage_edge.native import Ring
-from sage_edge.runtime import Carried, CpuRefiner, Job, LatentSlots
-from sage_edge.runtime.streams import Streams
+from sage_edge.runtime import Carried, CpuRefiner, Job
+from sage_edge.runtime.streams import KEPT, Streams
 from tests.fakes import FakeClock
 from tests.quadratic import QuadraticPlugin
 
@@ -21,9 +21,10 @@ def keep_all(first, earlier):
 class Service:
     """Refines one request after the other, and tells in how many steps."""
 
-    def __init__(self, carry_over=keep_all, streams=2):
+    def __init__(self, carry_over=keep_all):
         plugin = QuadraticPlugin()
-        states = LatentSlots(plugin, capacity=4, threads=1, carry_over=carry_over, streams=streams)
+        plugin.carry_over = carry_over
+        states = plugin.open_slots(4, 1)
         self.refiner = CpuRefiner(states, ring=Ring(256), plugin_number=0, now_ns=FakeClock().monotonic_ns)
         self.policy = plugin.halting.replace(K=1)
         self.runs = 0
@@ -88,9 +89,10 @@ def test_the_stream_that_was_not_used_for_longest_is_forgotten(service):
     anew = service.steps(TARGET, "a")
     service.steps(TARGET, "b")
     service.steps(TARGET, "a")
-    service.steps(TARGET, "c")
+    for number in range(KEPT - 1):
+        service.steps(TARGET, f"c{number}")
+    assert service.steps(TARGET, "a") == 1
     assert service.steps(TARGET, "b") == anew
-    assert service.steps(TARGET, "c") == 1
 
 
 def test_a_noisy_branch_begins_at_its_noise(service):

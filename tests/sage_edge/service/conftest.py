@@ -50,8 +50,8 @@ class Gate:
 class Service:
     """A served orchestrator."""
 
-    def __init__(self, plugins, settings, clock=None):
-        self.hrm = HRM(settings, plugins, clock)
+    def __init__(self, plugins, settings, clock=None, loops=None):
+        self.hrm = HRM(settings, plugins, clock, loops)
         self.hrm.start()
         self.app = create_app(self.hrm, clock)
         self._socket = socket.create_server(("127.0.0.1", 0))

@@ -24,6 +24,7 @@ def test_the_status_says_what_runs_where(service):
     assert status["uptime_s"] > 0
     assert set(status["prices"]) == set(status["plugins"])
     assert vision["backend"] == "onnxruntime-cpu"
+    assert (vision["loop"], vision["can_rewind"]) == ({"mode": "host", "reason": ""}, True)
     assert len(vision["model_sha256"]) == 64
     assert (vision["slots"], vision["waiting"]) == (4, 0)
     assert status["plugins"]["quadratic"]["model_sha256"] is None

@@ -1,0 +1,149 @@
+"""What runs the refinements of one plugin, on whatever device: its jobs, their followers, what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from sage_edge import native
+from sage_edge.runtime.estimate import BatchEstimate, Estimate
+
+
+class Follower(Protocol):
+    """Whoever steers one run and is told of its states. Read and called on the refiner's thread.
+
+    Attributes:
+        order: A halt reason with which the run must end before its next step; None lets it go on.
+    """
+
+    order: str | None
+
+    @property
+    def budget_us(self) -> float | None:
+        """Compute that may be charged to the run, microseconds; None leaves the limit of its policy."""
+
+    def observe(self, E: float, spent_us: float) -> None:
+        """A state was reached: its energy, and what was charged so far."""
+
+
+class Unled:
+    """The follower of a run that nobody steers."""
+
+    order: str | None = None
+    budget_us: float | None = None
+
+    def observe(self, E: float, spent_us: float) -> None:
+        """Nobody wants to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One refinement to be run.
+
+    Attributes:
+        run_id: Its number in the telemetry.
+        x0: The plugin's prepared input.
+        policy: Its halting rule with its own limits and deadline.
+        follower: Who steers it.
+        branch: Names its branch in the telemetry; a rewind adds ``branches``.
+        branches: Branches of the same request.
+        seed: Of the noise to start from; None starts from the plugin's own first state.
+        stream_id: The stream whose last answer it may start from, if any.
+    """
+
+    run_id: int
+    x0: Any
+    policy: native.HaltPolicy
+    follower: Follower = field(default_factory=Unled)
+    branch: int = 0
+    branches: int = 1
+    seed: int | None = None
+    stream_id: str | None = None
+
+
+class Finished(NamedTuple):
+    """A refinement that ended: its job, its decoded answer and what the run measured.
+
+    The answer is None for a refinement that was cancelled.
+    """
+
+    job: Job
+    answer: Any
+    summary: native.RunSummary
+
+
+class Refiner(Protocol):
+    """Keeps the slots of one plugin full, and halts and answers each refinement by its own energies.
+
+    Threads: every method belongs to one thread.
+    """
+
+    #: From one halting decision to the next, by requests under way; and of a batch of first states.
+    tick_time: BatchEstimate
+    encode_time: BatchEstimate
+    decode_time: Estimate
+    #: Of the last ``tick``: the whole, and the share in which engines worked; 0 when nothing was live.
+    last_tick_ns: int
+    last_engine_ns: int
+
+    @property
+    def mode(self) -> str:
+        """How ticks follow each other: "host", or a mode of the loop on the device."""
+
+    @property
+    def mode_reason(self) -> str:
+        """Why not the best mode that the engines' device knows; empty: it is that one."""
+
+    @property
+    def slots(self) -> int:
+        """Refinements that are stepped together, at most."""
+
+    @property
+    def capacity(self) -> int:
+        """Requests that may be under way: those in slots, and those that wait beside them for one."""
+
+    @property
+    def live(self) -> int:
+        """Requests under way."""
+
+    @property
+    def free(self) -> int:
+        """Requests that ``admit`` can take."""
+
+    @property
+    def can_rewind(self) -> bool:
+        """Whether an earlier state can save a run that went astray."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the device has failed for good: nothing will be refined any more."""
+
+    @property
+    def history_bytes(self) -> int:
+        """Memory that the best and the earlier states of all slots take."""
+
+    def warm_up(self) -> None:
+        """Run every engine, so that no request pays for the first time, and learn how long they take."""
+
+    def make_way(self, newcomers: int) -> list[Finished]:
+        """End the runs whose deadline cannot wait until newcomers are encoded and all have taken a step.
+
+        They get their best answer so far.
+        """
+
+    def admit(self, jobs: Sequence[Job]) -> list[Finished]:
+        """Encode up to ``free`` jobs and take them in.
+
+        Returns:
+            Jobs that ended at their first state, as far as that is known already.
+        """
+
+    def tick(self) -> list[Finished]:
+        """Refine for a moment; returns the refinements that have ended."""
+
+    def peek(self, run_id: int) -> Finished | None:
+        """The best answer so far of a run that goes on; None when it is in no slot."""
+
+    def abort(self, reason: str) -> list[Job]:
+        """End every refinement without an answer; returns their jobs."""
