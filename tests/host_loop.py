@@ -10,7 +10,6 @@ import ctypes
 import numpy as np
 
 from sage_edge import native
-from sage_edge.errors import DeviceError
 
 ALIGNMENT_BYTES = 256
 
@@ -34,7 +33,7 @@ class HostLoop:
 
     Attributes:
         stream: Where the step engine is enqueued.
-        fails: Set to make every call that would reach the device fail.
+        fault: Set to an error that every ``drive`` raises from then on.
         most_live: Slots that were ever live together.
     """
 
@@ -60,7 +59,7 @@ class HostLoop:
         self._entries, self._stops, self._budgets_us, self._summaries = {}, {}, {}, {}
         self._queue, self._row_of, self._done = [], [], []
         self._margin_ns = self.ticks = self.under_way = self.most_live = 0
-        self.fails = False
+        self.fault = None
 
     z_address = property(lambda self: self._slots[0].ctypes.data)
     delta_address = property(lambda self: self._delta.ctypes.data)
@@ -128,8 +127,8 @@ class HostLoop:
 
     def drive(self, timeout_s):
         """Stops, then fills slots, then steps all, until somebody is done; one step at the most."""
-        if self.fails:
-            raise DeviceError("cudaStreamQuery: expected success, got a test")
+        if self.fault is not None:
+            raise self.fault
         now_ns = self._now_ns()
         for slot, row in enumerate(self._row_of):
             if row in self._stops:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -9,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge import native
-from sage_edge.errors import DeviceError, SageError
+from sage_edge.errors import DeviceError
 from sage_edge.runtime.estimate import BatchEstimate, Estimate
 from sage_edge.runtime.program import Encoded, Program, first_states
 from sage_edge.runtime.recipe import batch_widths
 from sage_edge.runtime.refiner import Finished, Job
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -227,6 +230,9 @@ class CudaRefiner:
         )
         self._device = loops.device
         self._reader = native.RingReader(ring)
+        self._lost = 0
+        #: Runs whose followers may have missed a state.
+        self._overrun: set[int] = set()
         self._free = list(range(self.capacity))
         self._jobs: dict[int, Job] = {}
         self._budgets_us: dict[int, float] = {}
@@ -347,14 +353,16 @@ class CudaRefiner:
                 self._loop.stop(row, reason)
             end_ns = self._now_ns() + int(ABORT_S * 1e9)
             while self._loop.under_way and self._now_ns() < end_ns:
-                self._free += self._loop.drive(ABORT_S)
-        except SageError:
+                self._loop.drive(ABORT_S)
+        except Exception:  # whatever the engine or the device raises: nobody may wait for ever
+            log.exception("the loop on the device cannot be ended")
             self.has_failed = True
         self.has_failed |= self._loop.under_way > 0
         self._report()
         self._free = list(range(self.capacity))
         self._jobs.clear()
         self._budgets_us.clear()
+        self._overrun.clear()
         return jobs
 
     def _tensors(self, width: int) -> dict[str, Any]:
@@ -423,6 +431,10 @@ class CudaRefiner:
         """Tell the followers of the states in the mailbox: those of every run that is done are there."""
         jobs = {job.run_id: job for job in self._jobs.values()}
         while len(records := self._reader.drain(_BATCH)):
+            if self._reader.lost > self._lost:
+                log.warning("followers missed %d records of the mailbox", self._reader.lost - self._lost)
+                self._lost = self._reader.lost
+                self._overrun.update(jobs)
             states = records[(records["flags"] & native.FLAG_CLOSING) == 0]
             for run_id, E, spent_us in states[["run_id", "E", "spent_us"]].tolist():
                 if run_id in jobs:
@@ -446,6 +458,10 @@ class CudaRefiner:
         summaries = {row: native.RunSummary(*self._loop.summary_fields(row)) for row in rows}
         wanted = [row for row in rows if summaries[row].halt_reason != "cancelled"]
         answers = dict(zip(wanted, self._decode(wanted), strict=True))
+        for row, summary in summaries.items():
+            if summary.run_id in self._overrun:  # what was spent in all must be known
+                self._overrun.remove(summary.run_id)
+                self._jobs[row].follower.observe(summary.E, summary.spent_us)
         if any(s.halt_reason == "timeout" and s.step_idx == 0 for s in summaries.values()):
             self.tick_time.relax(self.live)
         finished = [Finished(self._jobs.pop(row), answers.get(row), summaries[row]) for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sage_edge import HRM, Budget, Settings, native
-from sage_edge.errors import CancelledRequestError, EngineError
+from sage_edge.errors import CancelledRequestError, DeviceError, EngineError
 from sage_edge.orchestrator import Entry
 from tests.fakes import FakeClock
 from tests.host_loop import HostLoops
@@ -139,7 +139,7 @@ def test_a_device_that_fails_answers_everybody_with_an_error():
     hrm, _, loops = open_on_device(FakeClock())
     tickets = [hrm.submit("left", frame(40.0), ENDLESS) for _ in range(2)]
     hrm.serve_once()
-    loops.made[0].fails = True
+    loops.made[0].fault = DeviceError("cudaStreamQuery: a test")
     hrm.serve_once()
     tickets.append(hrm.submit("left", frame(4.0)))
     hrm.serve_once()

@@ -18,10 +18,20 @@ ENDLESS = native.HaltPolicy(eps=0.0, K=2, max_steps=1000)
 STEP_S = 0.001
 
 
+class Recorder(Unled):
+    """Remembers what it was told to be spent."""
+
+    def __init__(self):
+        self.seen = []
+
+    def observe(self, E, spent_us):
+        self.seen.append(spent_us)
+
+
 class Bench:
     """A refiner of three slots over the CPU's twin of the loop."""
 
-    def __init__(self):
+    def __init__(self, records=1024):
         self.clock = FakeClock()
         self.fault = None
         self.batches = []
@@ -29,7 +39,7 @@ class Bench:
         encode = self.program.encode
         self.program.encode = lambda inputs: self.batches.append(len(inputs)) or encode(inputs)
         loops = HostLoops(self.clock.monotonic_ns)
-        ring = loops.make_ring(1024)
+        ring = loops.make_ring(records)
         self.refiner = CudaRefiner(
             self.program, loops, ring, slots=3, plugin_number=0, now_ns=self.clock.monotonic_ns
         )
@@ -104,16 +114,30 @@ def test_an_engine_that_fails_once_fails_those_who_are_there_and_nobody_else(ben
     assert done.summary.halt_reason == "max_steps"
 
 
-def test_a_device_that_has_failed_takes_nobody_any_more_and_says_so(bench):
+@pytest.mark.parametrize("error", [DeviceError("cudaStreamQuery: a test"), RuntimeError("a broken engine")])
+def test_a_device_that_goes_on_failing_takes_nobody_any_more_and_says_so(bench, error):
     bench.admit(2)
-    bench.loop.fails = True
-    with pytest.raises(DeviceError):
+    bench.loop.fault = error
+    with pytest.raises(type(error)):
         bench.refiner.tick()
     assert len(bench.refiner.abort("error")) == 2
     assert bench.refiner.has_failed
     assert (bench.refiner.live, bench.refiner.free) == (0, 6)
     with pytest.raises(DeviceError, match="restart the service"):
         bench.admit(1)
+
+
+def test_followers_know_what_was_spent_even_when_the_mailbox_was_overrun(caplog):
+    bench = Bench(records=2)
+    followers = [Recorder() for _ in range(3)]
+    policy = ENDLESS.replace(max_steps=5)
+    bench.refiner.admit([Job(n, np.ones(SIZE, np.float32), policy, followers[n]) for n in range(3)])
+    finished = []
+    while bench.refiner.live:
+        finished += bench.refiner.tick()
+    assert "followers missed" in caplog.text
+    for done in finished:
+        assert followers[done.job.run_id].seen[-1] == done.summary.spent_us
 
 
 def test_it_never_goes_back_to_an_earlier_state(bench):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sage_edge import Settings, native
-from sage_edge.errors import EngineError
+from sage_edge.errors import DeviceError, EngineError
 from sage_edge.plugins.vision import VisionPlugin
 from sage_edge.plugins.vision_model import find_model, load_model, read_recipes
 from sage_edge.runtime.building import BuildState
@@ -204,7 +204,7 @@ def test_a_request_that_is_deleted_leaves_the_loop(running, nuclei_bytes):
 
 def test_a_device_that_fails_is_said_to_the_caller_and_to_whoever_asks_for_readiness(on_plans, nuclei_bytes):
     with served(on_plans) as (service, loops):
-        loops.made[0].fails = True
+        loops.made[0].fault = DeviceError("cudaStreamQuery: a test")
         reply = post(service, nuclei_bytes)
         assert reply.status_code == 500
         assert reply.json()["error"]["code"] == "bad_engine"
