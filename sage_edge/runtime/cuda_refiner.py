@@ -15,6 +15,7 @@ from sage_edge.runtime.estimate import BatchEstimate, Estimate
 from sage_edge.runtime.program import Encoded, Program, first_states
 from sage_edge.runtime.recipe import batch_widths
 from sage_edge.runtime.refiner import Finished, Job
+from sage_edge.runtime.streams import Begun, StreamMemory
 
 log = logging.getLogger(__name__)
 
@@ -236,6 +237,8 @@ class CudaRefiner:
         self._free = list(range(self.capacity))
         self._jobs: dict[int, Job] = {}
         self._budgets_us: dict[int, float] = {}
+        self._memory = StreamMemory(program)
+        self._begun: dict[int, Begun | None] = {}
         self._now_ns = now_ns
         #: From one halting decision to the next, as seen from here, by requests under way.
         self.tick_time = BatchEstimate(self.capacity)
@@ -388,10 +391,16 @@ class CudaRefiner:
     def _admit(self, jobs: Sequence[Job]) -> None:
         """Encode jobs as one batch, and hand them in under the budgets that they have now."""
         start_ns = self._now_ns()
-        encoded = first_states(self._program, [job.x0 for job in jobs], [job.seed for job in jobs])
+        seeds = [job.seed for job in jobs]
+        encoded, begun = self._memory.begin(
+            first_states(self._program, [job.x0 for job in jobs], seeds),
+            [job.stream_id for job in jobs],
+            seeds,
+        )
         rows = [self._free.pop() for _ in jobs]
         for number, row in enumerate(rows):
             self._upload(row, encoded, number)
+            self._begun[row] = begun[number]
         self._loop.wait_copies()
         took_ns = self._now_ns() - start_ns
         self.encode_time.add(len(jobs), took_ns)
@@ -481,6 +490,8 @@ class CudaRefiner:
         for state, row in zip(best, rows, strict=True):
             self._loop.copy(state.ctypes.data, self._loop.row(0, row), state.nbytes)
         self._loop.wait_copies()
+        for state, row in zip(best, rows, strict=True):
+            self._memory.keep(self._begun[row], state.astype(np.float32))
         answers = self._program.decode(best, [self._jobs[row].x0 for row in rows])
         decode_ns = self._now_ns() - start_ns
         self.decode_time.add(decode_ns)

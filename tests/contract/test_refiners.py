@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sage_edge import native, refine
-from sage_edge.runtime import CpuRefiner, CudaRefiner, Job, Unled
+from sage_edge.runtime import Carried, CpuRefiner, CudaRefiner, Job, Unled
 from tests.fakes import FakeClock
 from tests.host_loop import HostLoops
 from tests.quadratic import DeviceQuadratic
@@ -236,6 +236,19 @@ def test_a_branch_starts_from_noise_that_its_seed_alone_decides(bench):
     for n, z in enumerate(starts):
         assert pytest.approx(float(np.mean((z - x0) ** 2)), rel=1e-6) == finished[n].summary.E0
         assert finished[n].summary.branch == n
+
+
+def test_the_next_request_of_a_stream_begins_where_the_last_one_ended(bench):
+    bench.plugin.carry_over = lambda first, earlier: Carried(earlier.first, earlier.z)
+    x0 = targets(1)[0]
+
+    def steps(run_id, stream_id):
+        job = Job(run_id, x0, bench.plugin.halting.replace(K=1), stream_id=stream_id)
+        return bench.run([job])[run_id].summary.step_idx
+
+    anew = steps(0, "camera")
+    assert anew > 1
+    assert [steps(1, "camera"), steps(2, None), steps(3, "camera"), steps(4, "other")] == [1, anew, 1, anew]
 
 
 def test_abort_ends_everything_in_the_telemetry_too(bench):
