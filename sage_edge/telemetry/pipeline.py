@@ -61,6 +61,7 @@ class Telemetry:
             metrics=self.metrics,
             clock=clock,
             entity_id=settings.entity_id,
+            look_at_board=lambda: self.board.newest if self.board else None,
         )
 
     def status(self) -> dict[str, int]:

@@ -21,7 +21,8 @@ from tests.fakes import FakeClock, FakeReader
 from tests.sage_edge.telemetry.logs import RUN_UATP, Ledger, lines, write_log
 from tests.sage_edge.telemetry.samples import START_NS, raw_run, run_info
 
-GOLDEN_1_0 = Path(__file__).parents[3] / "golden" / "v1" / "run_of_3_steps.jsonl"
+GOLDEN = Path(__file__).parents[3] / "golden"
+GOLDEN_1_0 = GOLDEN / "v1" / "run_of_3_steps.jsonl"
 VALIDATOR = TelemetryValidator(load_schema())
 
 
@@ -41,6 +42,10 @@ def copy(sound, tmp_path):
 
 def audit(directory, **more):
     return verify(directory, validator=VALIDATOR, **more)
+
+
+def text(directory):
+    return list(audit(directory).lines())
 
 
 def problems(directory, **more):
@@ -296,6 +301,22 @@ def test_a_journal_of_version_1_0_proves_nothing_and_says_so(tmp_path):
     shutil.copy(GOLDEN_1_0, tmp_path / FILE_NAME)
     report = audit(tmp_path)
     assert (report.records, report.unchained, report.is_sound) == (0, 4, False)
+
+
+def test_a_chain_that_version_1_1_began_goes_on_in_this_one(tmp_path):
+    shutil.copy(GOLDEN / "v1_1" / "run_of_3_steps.jsonl", tmp_path / FILE_NAME)
+    write_log(tmp_path)
+    report = audit(tmp_path)
+    assert (report.findings, report.unchained, report.runs) == ([], 0, 1 + 4)
+
+
+def test_what_the_runs_tell_of_the_board_is_summed_up(tmp_path):
+    write_log(tmp_path, board_period_s=0.0)
+    assert "board        power mode not known, hottest not known, 0 runs ended throttled" in text(tmp_path)
+    for final, board in {3: ("15W", 71.25, True), 7: ("25W", None, False), 11: (None, 64.5, None)}.items():
+        told = dict(zip(("power_mode", "temp_C", "throttled"), board, strict=True))
+        rewrite(tmp_path, lambda record, told=told: record.update(board=told), "step", final)
+    assert "board        power mode 15W, 25W, hottest 71.2 C, 1 runs ended throttled" in text(tmp_path)
 
 
 # The books, in a chain that is whole
