@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -308,6 +309,28 @@ def test_a_chain_that_version_1_1_began_goes_on_in_this_one(tmp_path):
     write_log(tmp_path)
     report = audit(tmp_path)
     assert (report.findings, report.unchained, report.runs) == ([], 0, 1 + 4)
+
+
+def test_a_clock_that_is_set_while_serving_breaks_neither_chain_nor_order(tmp_path):
+    clock, mailbox = FakeClock(monotonic_ns=START_NS, unix_ns=90 * 10**9), FakeReader()
+    made = Settings(telemetry_dir=str(tmp_path), audit_every=3)
+    telemetry = Telemetry([mailbox], settings=made, clock=clock)
+    drained = threading.Semaphore(0)
+    telemetry.start()
+    for run, now_ns in enumerate((90 * 10**9, 1_800_000_000 * 10**9, 1_700_000_000 * 10**9)):
+        clock.set_unix(now_ns)
+        telemetry.directory.open(run, run_info(request_id=f"request-{run}"))
+        telemetry.hub.subscribe(lambda told: [drained.release() for _ in told or ()], f"request-{run}")
+        mailbox.give(raw_run([2.0, 1.5, 1.25, 1.25], run_id=run))
+        assert [drained.acquire(timeout=10) for _ in range(4)] == [True] * 4
+    telemetry.close()
+    report = audit(tmp_path)
+    assert (report.findings, report.runs, report.gaps) == ([], 3, 0)
+    told = [json.loads(line) for line in lines(tmp_path)]
+    steps = [record for record in told if record["kind"] == "step"]
+    assert [record["seq"] for record in told] == list(range(len(told)))
+    assert [record["ts_unix_ns"] // 10**9 // 10**8 for record in steps] == [0] * 4 + [18] * 4 + [17] * 4
+    assert all(record["budget"]["time_ms"] > 0 for record in steps)
 
 
 def test_what_the_runs_tell_of_the_board_is_summed_up(tmp_path):
