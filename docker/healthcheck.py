@@ -1,4 +1,4 @@
-"""Exits with 0 while /readyz answers 200, or 503 because engines are being built: an end would begin that anew.
+"""Exits with 0 while /readyz answers 200, or 503 because engines are being built: an end would begin anew.
 
 Standard library only: an engine runs it every few seconds.
 """

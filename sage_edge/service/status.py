@@ -27,7 +27,7 @@ async def healthz() -> dict[str, bool]:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Readiness", **openapi.READY)
 async def readyz(request: Request) -> JSONResponse:
-    """200 when requests are served; 503 with the state when they are not. Problems are what serving outlives."""
+    """200 when requests are served, 503 when they are not; problems are what serving outlives."""
     context = context_of(request)
     state, is_ready = context.state, context.state == "ready"
     document = {"ready": is_ready, "state": state, "problems": context.hrm.telemetry.problems()}
