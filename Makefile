@@ -46,7 +46,7 @@ image-test: $(VENV)/.test ## build the image on a base made here, and use it; ne
 
 arm64-test: $(VENV)/.test ## cross-compile for aarch64 and test under qemu; needs root on Debian 12, Python 3.11
 	docker/tools.sh arm64
-	cross/arm64_test.sh $(BIN)/python $(ARGS)
+	SAGE_CUDA=$(SAGE_CUDA) cross/arm64_test.sh $(BIN)/python $(ARGS)
 
 test: $(VENV)/.test test-core ## every test that needs neither torch nor containers
 	$(PYTEST) -m "not training and not container" $(ARGS)

@@ -2,7 +2,7 @@
 # Cross-compile for aarch64: the C++ tests, and the wheel, which a real aarch64 Python then imports and tests under qemu.
 # As root on Debian 12. Usage: cross/arm64_test.sh PYTHON [PYTEST ARGUMENT...]
 #   PYTHON     this machine's Python 3.11 with cmake, ninja and pip: it builds what the root's Python 3.11 loads
-#   SAGE_CUDA  OFF unless it is given; ON needs nvcc
+#   SAGE_CUDA  AUTO (with the CUDA module where there is nvcc), ON or OFF
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$(realpath --no-symlinks "${1:?usage: cross/arm64_test.sh PYTHON [PYTEST ARGUMENT...]}")
@@ -15,7 +15,7 @@ mkdir -p "$work"
 say() { echo "==> [+${SECONDS}s] $*"; }
 
 say "C++ tests, aarch64"
-options=(-DCMAKE_TOOLCHAIN_FILE="$PWD/cross/aarch64.cmake" -DSAGE_PYTHON=OFF -DSAGE_TESTS=ON
+options=(-DSAGE_CUDA=OFF -DCMAKE_TOOLCHAIN_FILE="$PWD/cross/aarch64.cmake" -DSAGE_PYTHON=OFF -DSAGE_TESTS=ON
          -DCMAKE_MAKE_PROGRAM="$bin/ninja" -G Ninja --log-level=WARNING)
 "$bin/cmake" -S . -B "$work/ctest" "${options[@]}"
 "$bin/cmake" --build "$work/ctest"

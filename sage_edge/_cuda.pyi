@@ -7,7 +7,7 @@ import numpy
 import sage_edge._core
 import typing
 import typing_extensions
-__all__: list[str] = ['RefineLoop', 'TensorView', 'device_count', 'device_names', 'mapped_ring']
+__all__: list[str] = ['RefineLoop', 'TensorView', 'device_count', 'device_names', 'mapped_ring', 'refusal']
 class TensorView:
     """
     An array in somebody else's memory, for any library that speaks DLPack
@@ -238,4 +238,8 @@ def mapped_ring(capacity: typing.SupportsInt | typing.SupportsIndex) -> sage_edg
     Raises:
         ConfigError: The capacity is no power of two.
         DeviceError: The driver refuses, or is not there.
+    """
+def refusal() -> str:
+    """
+    Why no CUDA device can be used here; empty where one can.
     """

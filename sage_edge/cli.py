@@ -173,6 +173,9 @@ def _add_engines(command: Callable[..., argparse.ArgumentParser], commands: Any)
 def _add_jetson_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("var/jetson-report"), help="folder of the report")
     parser.add_argument("--soak-minutes", type=float, default=10.0, help="how long to refine at full load")
+    parser.add_argument(
+        "--power-modes", action="store_true", help="measure in every power mode of the board; as root"
+    )
     _add_settings(parser)
 
 
@@ -375,7 +378,13 @@ def _print_plans(rows: list[engines.Row], *, as_json: bool) -> None:
 def _jetson_report(options: argparse.Namespace) -> int:
     settings = replace(_settings(options), telemetry_dir="")
     soak_s = 60 * options.soak_minutes
-    report = make_report(settings, soak_s=soak_s, idle_s=min(10.0, soak_s), clock=SystemClock())
+    report = make_report(
+        settings,
+        soak_s=soak_s,
+        idle_s=min(10.0, soak_s),
+        clock=SystemClock(),
+        mode_s=min(60.0, soak_s) if options.power_modes else 0.0,
+    )
     for path in write_report(report, options.out):
         sys.stdout.write(f"{path}\n")
     return 0 if report["ok"] else EXIT_INPUT

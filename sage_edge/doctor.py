@@ -84,7 +84,8 @@ def _cuda() -> str:
     """Whether the core was built for GPUs, and which it finds."""
     if not native.BUILT_WITH_CUDA:
         return "not built in: no CUDA compiler when this was built; `SAGE_CUDA=ON make build` insists on one"
-    return "built in; " + (", ".join(native.cuda_devices()) or "no device that it can use")
+    devices = ", ".join(native.cuda_devices())
+    return f"built in; {devices or f'no device that it can use: {native.cuda_refusal()}'}"
 
 
 def _gpu(backend: str) -> str:

@@ -1,7 +1,7 @@
 """One command on a board, one report for an issue: what is there, is it right, how fast, at what cost.
 
-Nothing is switched: the power mode is the one that the board is in. Runs on any machine; what a machine
-does not have is null in the report.
+Power modes are switched only when that is asked for, and back again. Runs on any machine; what a machine does
+not have is null in the report.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sage_edge.config import VERSION, Settings
 from sage_edge.errors import SageError
 from sage_edge.orchestrator import HRM, Budget, Result, open_hrm
 from sage_edge.plugins.vision_model import find_model
+from sage_edge.power_modes import PowerModes, visit
 from sage_edge.telemetry.board import resident_bytes
 
 Section: TypeAlias = dict[str, Any]
@@ -34,7 +35,15 @@ GOLDEN_STEPS = (0, 2, 4)
 _GROWTH_MIB = 16.0
 
 
-def make_report(settings: Settings, *, soak_s: float, idle_s: float, clock: Clock) -> Section:
+def make_report(
+    settings: Settings,
+    *,
+    soak_s: float,
+    idle_s: float,
+    clock: Clock,
+    modes: PowerModes | None = None,
+    mode_s: float = 0.0,
+) -> Section:
     """Examine this machine.
 
     Args:
@@ -42,6 +51,8 @@ def make_report(settings: Settings, *, soak_s: float, idle_s: float, clock: Cloc
         soak_s: How long to refine at full load.
         idle_s: How long to do nothing before, to know what idling takes.
         clock: The time.
+        modes: The board's power modes; None for this machine's.
+        mode_s: How long to refine at full load in each of them; 0 to stay in the one that is in force.
 
     Returns:
         A JSON document. ``sections`` holds what was found; ``ok`` is False where a section found a fault,
@@ -53,6 +64,7 @@ def make_report(settings: Settings, *, soak_s: float, idle_s: float, clock: Cloc
             "board": lambda: _board(hrm),
             "engines": lambda: {"ok": hrm.is_serving, "plugins": hrm.status()},
             "golden": lambda: _golden(hrm),
+            "power_modes": lambda: _power_modes(hrm, modes or PowerModes(), mode_s, idle_s, clock),
             "soak": lambda: _soak(hrm, soak_s=soak_s, idle_s=idle_s, clock=clock),
         }
         for name, look in work.items():
@@ -159,6 +171,47 @@ def _golden(hrm: HRM) -> Section:
         "E_expected": expected["E"],
         "E_relative_difference": off,
         "largest_share_difference": moved,
+    }
+
+
+def _power_modes(hrm: HRM, modes: PowerModes, mode_s: float, settle_s: float, clock: Clock) -> Section:
+    """What an answer costs in each mode; the soak says it of the one in force."""
+    if not modes.names:
+        return {"ok": None, "why": "no nvpmodel here: no power modes"}
+    if "vision" not in hrm.plugins:
+        return {"ok": None, "why": "no vision plugin, whose frames would be refined"}
+    number = modes.in_force
+    in_force = {"in_force": None if number is None else modes.names.get(number, str(number))}
+    if not mode_s:
+        others = {name: {"not_allowed": "--power-modes was not given"} for name in modes.names.values()}
+        return {
+            "ok": None,
+            **in_force,
+            **{name: why for name, why in others.items() if name != in_force["in_force"]},
+        }
+    found = visit(
+        modes, measure=lambda: _at_full_load(hrm, mode_s, clock), settle=lambda: clock.sleep(settle_s)
+    )
+    return {"ok": True, **in_force, **found}
+
+
+def _at_full_load(hrm: HRM, duration_s: float, clock: Clock) -> Section:
+    """Answers per second, times and energy with every slot busy."""
+    sampler = hrm.telemetry.board
+    meter = sampler.energy if sampler else None
+    load = _Load(hrm, clock)
+    from_ns, from_uj = clock.monotonic_ns(), meter.energy_uj() if meter else None
+    load.run(duration_s)
+    took_s, to_uj = (clock.monotonic_ns() - from_ns) / 1e9, meter.energy_uj() if meter else None
+    joules = None if from_uj is None or to_uj is None else (to_uj - from_uj) / 1e6
+    return {
+        "answers_per_s": load.answers / took_s,
+        "p50_ms": load.percentile_ms(50),
+        "p99_ms": load.percentile_ms(99),
+        "power_w": None if joules is None else joules / took_s,
+        "energy_per_answer_mj": None if joules is None else 1000 * joules / load.answers,
+        "hottest_c": load.hottest_c,
+        "throttled_looks": load.throttled_looks,
     }
 
 

@@ -58,6 +58,7 @@ __all__ = [
     "TrustStatistics",
     "advance_many",
     "cuda_devices",
+    "cuda_refusal",
     "device_count",
     "halt_reason",
     "latent_step",
@@ -185,6 +186,15 @@ def cuda_devices() -> list[str]:
     from sage_edge import _cuda
 
     return _cuda.device_names()
+
+
+def cuda_refusal() -> str:
+    """Why no CUDA device can be used here; empty where one can, and in a build without CUDA."""
+    if not BUILT_WITH_CUDA:
+        return ""
+    from sage_edge import _cuda
+
+    return _cuda.refusal()
 
 
 def __getattr__(name: str) -> Any:

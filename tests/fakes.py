@@ -27,6 +27,9 @@ class FakeClock:
     def sleep(self, duration_s: float) -> None:
         self.advance(duration_s)
 
+    def set_unix(self, unix_ns: int) -> None:
+        self._unix_ns = unix_ns
+
     def advance(self, duration_s: float) -> None:
         self._monotonic_ns += round(duration_s * 1e9)
         self._unix_ns += round(duration_s * 1e9)
@@ -43,6 +46,9 @@ class FakeReader:
         self._batches = list(batches)
         self.lost = 0
         self.timeouts_s: list[float] = []
+
+    def give(self, batch: Any) -> None:
+        self._batches.append(batch)
 
     def wait(self, max_records: int, timeout_s: float) -> NDArray[Any]:
         self.timeouts_s.append(timeout_s)

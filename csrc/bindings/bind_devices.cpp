@@ -23,6 +23,23 @@ int device_count() {
   return 0;
 }
 
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+std::string refusal() {
+  int count = 0;
+  const cudaError_t code = cudaGetDeviceCount(&count);
+  if (code == cudaSuccess) return count > 0 ? "" : "the driver knows no device";
+  static_cast<void>(cudaGetLastError());
+  int driver = 0;
+  SAGE_CUDA_TRY(cudaDriverGetVersion(&driver));
+  if (driver == 0) return "there is no NVIDIA driver";
+  if (code != cudaErrorInsufficientDriver) return cudaGetErrorString(code);
+  return "the driver speaks CUDA " + version_text(driver) + ", this build needs " +
+         version_text(CUDART_VERSION);
+}
+
 std::vector<std::string> device_names() {
   std::vector<std::string> names;
   for (int device = 0; device < device_count(); ++device) {
@@ -54,6 +71,7 @@ void bind_cuda_errors() {
 void bind_devices(py::module_& module) {
   module.def("device_count", &device_count, "CUDA devices that can be used here; 0 without a driver.");
   module.def("device_names", &device_names, "Name and compute capability of each CUDA device.");
+  module.def("refusal", &refusal, "Why no CUDA device can be used here; empty where one can.");
   module.def(
       "mapped_ring", &mapped_ring, py::arg("capacity"),
       R"(A mailbox in page-locked memory, which a loop on the device writes and the host reads in place.

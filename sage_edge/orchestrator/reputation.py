@@ -28,6 +28,8 @@ HISTORY_UPDATES = 10_000
 SIMILAR_WITHIN_NS = 3_600 * 10**9
 
 _MONTH_NS = 30 * 24 * 3_600 * 10**9
+#: 2000-01-01: a clock that tells less was not set; boards without a battery start in 1970.
+_CLOCK_IS_SET_NS = 946_684_800 * 10**9
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE trust (
@@ -117,6 +119,11 @@ def open_reputation(settings: Settings) -> Reputation:
     if path is None and settings.telemetry_dir:
         path = _beside(Path(settings.telemetry_dir))
     return Reputation(path, entity_id=settings.entity_id, lrc=LRC_PROFILES[settings.lrc_profile])
+
+
+def _idle_months(last_ns: int, now_ns: int) -> float:
+    """Time between two updates; none where the clock was set back, or was not set at the first of them."""
+    return max(now_ns - last_ns, 0) / _MONTH_NS if last_ns >= _CLOCK_IS_SET_NS else 0.0
 
 
 def _beside(telemetry_dir: Path) -> Path | None:
@@ -211,7 +218,7 @@ class Reputation:
         total_change(quality, outcome, 1, 0.0)  # refuses what is out of range before anything is locked
         with self._lock, self._transaction():
             before, last_n, last_ns = self._trust(role)
-            idle_months = max(now_unix_ns - last_ns, 0) / _MONTH_NS if last_n else 0.0
+            idle_months = _idle_months(last_ns, now_unix_ns) if last_n else 0.0
             repetition_n = 1 + self._similar(role, source, outcome, now_unix_ns - SIMILAR_WITHIN_NS)
             change = total_change(quality, outcome, repetition_n, idle_months)
             update = TrustUpdate(

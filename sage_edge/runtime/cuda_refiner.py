@@ -151,7 +151,7 @@ class CudaLoops:
         """The build has no CUDA, or CUDA's runtime finds no device that it can use."""
         if not native.BUILT_WITH_CUDA:
             return "this build is without CUDA: install the CUDA toolkit and run `SAGE_CUDA=ON make build`"
-        return "" if native.device_count() else "CUDA's runtime finds no device: is the driver too old?"
+        return native.cuda_refusal()
 
     def make_ring(self, records: int) -> native.Ring:
         """Page-locked memory that both sides see."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,6 +87,8 @@ class OnnxEngine:
         options.log_severity_level = 3
         # A spinning pool would take the cores that decode the next frame.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        _share_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as exc:  # onnxruntime raises a class of its own for each status
@@ -104,3 +107,10 @@ class OnnxEngine:
     def run(self, tensors: Tensors) -> dict[str, NDArray[np.float32]]:
         """Run the graph on float32 arrays that share their first axis; returns new arrays by name."""
         return dict(zip(self.outputs, self._session.run(self.outputs, dict(tensors)), strict=True))
+
+
+@cache
+def _share_memory() -> None:
+    """Give the process one pool of scratch memory; else each session keeps the most that it ever took."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, None)

@@ -483,9 +483,9 @@ METRICS: dict[str, Any] = {
 LIVE: dict[str, Any] = {"responses": {200: _reply("Alive", JSON_TYPE, {"live": True})}}
 READY: dict[str, Any] = {
     "responses": {
-        200: _reply("Ready", JSON_TYPE, {"ready": True, "state": "ready"}),
+        200: _reply("Ready", JSON_TYPE, {"ready": True, "state": "ready", "problems": []}),
         503: {
-            **_reply("Not ready", JSON_TYPE, {"ready": False, "state": "draining"}),
+            **_reply("Not ready", JSON_TYPE, {"ready": False, "state": "draining", "problems": []}),
             "headers": _RETRY_AFTER,
         },
     }

@@ -27,11 +27,12 @@ async def healthz() -> dict[str, bool]:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Readiness", **openapi.READY)
 async def readyz(request: Request) -> JSONResponse:
-    """200 when requests are served; 503 with the state when they are not."""
-    state = context_of(request).state
-    if state == "ready":
-        return JSONResponse({"ready": True, "state": state})
-    return JSONResponse({"ready": False, "state": state}, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
+    """200 when requests are served, 503 when they are not; problems are what serving outlives."""
+    context = context_of(request)
+    state, is_ready = context.state, context.state == "ready"
+    document = {"ready": is_ready, "state": state, "problems": context.hrm.telemetry.problems()}
+    headers = {} if is_ready else {"Retry-After": str(RETRY_AFTER_S)}
+    return JSONResponse(document, 200 if is_ready else 503, headers=headers)
 
 
 @router.get("/v1/status", summary="What runs where", **openapi.STATUS)

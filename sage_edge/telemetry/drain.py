@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sage_edge.clock import Clock
 from sage_edge.errors import ConfigError
+from sage_edge.telemetry.board import BoardSample
 from sage_edge.telemetry.chain import Chain
 from sage_edge.telemetry.events import Event, Events
 from sage_edge.telemetry.hub import Hub
@@ -63,6 +64,7 @@ class Drain:
         metrics: Metrics,
         clock: Clock,
         entity_id: str,
+        look_at_board: Callable[[], BoardSample | None] = lambda: None,
     ) -> None:
         self._readers = readers
         self._events = events
@@ -74,6 +76,7 @@ class Drain:
         self._metrics = metrics
         self._clock = clock
         self._entity_id = entity_id
+        self._look_at_board = look_at_board
         self._overrun = [0] * len(readers)
         self._unwritten = 0
         self._infinite_steps: Counter[int] = Counter()
@@ -184,7 +187,14 @@ class Drain:
             self._directory.close(raw.run_id)
             self._infinite_steps.pop(raw.run_id, None)
         try:
-            return complete(raw, info, seq=seq, unix_offset_ns=unix_offset_ns, n_dE=n_dE)
+            return complete(
+                raw,
+                info,
+                seq=seq,
+                unix_offset_ns=unix_offset_ns,
+                n_dE=n_dE,
+                board=self._look_at_board(),
+            )
         except Exception as exc:  # noqa: BLE001 - the plugin's own calibration is called for it
             self._give_up("plugin", f"{type(exc).__name__}: {exc}")
             return None

@@ -32,8 +32,9 @@ class Journal:
         self._backups = backups
         self._clock = clock
         self._file: RotatingFile | None = None
-        self._is_failing = False
         self._retry_ns = clock.monotonic_ns()
+        #: Whether the disk refused what was last tried.
+        self.is_failing = False
         #: Lines that could not be written.
         self.lost = 0
         #: How often the file was opened.
@@ -70,8 +71,8 @@ class Journal:
         try:
             if self._file:
                 self._file.write(line.encode() + b"\n")
-                if self._is_failing:
-                    self._is_failing = False
+                if self.is_failing:
+                    self.is_failing = False
                     log.warning("telemetry_journal_resumed lost=%d", self.lost)
                 return True
         except OSError as exc:
@@ -108,9 +109,9 @@ class Journal:
 
     def fail(self, exc: Exception) -> None:
         """Give the file up for a second; said once until it works again."""
-        if not self._is_failing:
+        if not self.is_failing:
             log.error("telemetry_journal_failed error=%r action=count_lost_and_retry", str(exc))
-        self._is_failing = True
+        self.is_failing = True
         self._retry_ns = self._clock.monotonic_ns() + _RETRY_NS
         self.close()
 

@@ -61,11 +61,16 @@ class Telemetry:
             metrics=self.metrics,
             clock=clock,
             entity_id=settings.entity_id,
+            look_at_board=lambda: self.board.newest if self.board else None,
         )
 
     def status(self) -> dict[str, int]:
         """Records published and lost so far, as JSON."""
         return self.metrics.record_counts()
+
+    def problems(self) -> list[str]:
+        """The log events that tell of something wrong that goes on; empty when all is well. Any thread."""
+        return ["telemetry_journal_failed"] if self._journal and self._journal.is_failing else []
 
     def note(self, kind: str, fields: Mapping[str, Any], *, time_ns: int) -> None:
         """Leave a record of something that is no step. Any thread; never waits.

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from sage_edge.native import FLAG_CLOSING, HALT_REASONS
+from sage_edge.telemetry.board import BoardSample
 from sage_edge.telemetry.canonical import ZERO_HASH
 from sage_edge.telemetry.events import Event
 from sage_edge.telemetry.runs import RunInfo
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 #: What a record can tell of.
 KINDS = ("step", "ledger", "allocation", "scene", "trust", "checkpoint")
@@ -74,7 +75,7 @@ def tell(event: Event, *, entity_id: str, seq: int, unix_offset_ns: int) -> Reco
         unix_offset_ns: Unix time minus monotonic time, in nanoseconds.
 
     Returns:
-        A record of schema version 1.1, not yet in the chain.
+        A record of schema version 1.2, not yet in the chain.
     """
     return {
         "role": "H",
@@ -83,7 +84,15 @@ def tell(event: Event, *, entity_id: str, seq: int, unix_offset_ns: int) -> Reco
     }
 
 
-def complete(raw: RawRecord, info: RunInfo, *, seq: int, unix_offset_ns: int, n_dE: int) -> Record:
+def complete(
+    raw: RawRecord,
+    info: RunInfo,
+    *,
+    seq: int,
+    unix_offset_ns: int,
+    n_dE: int,
+    board: BoardSample | None = None,
+) -> Record:
     """Join what the loop wrote with what is known of the run.
 
     Args:
@@ -92,9 +101,10 @@ def complete(raw: RawRecord, info: RunInfo, *, seq: int, unix_offset_ns: int, n_
         seq: The record's place among all records of the service.
         unix_offset_ns: Unix time minus monotonic time, in nanoseconds.
         n_dE: Steps so far that changed the energy by a finite amount.
+        board: The newest look at the board, which a final record tells of; None without one.
 
     Returns:
-        A record of schema version 1.1, not yet in the chain: finite numbers only, None where undefined.
+        A record of schema version 1.2, not yet in the chain: finite numbers only, None where undefined.
     """
     return {
         **_envelope("step", info.entity_id, seq, raw.time_ns, unix_offset_ns),
@@ -129,6 +139,7 @@ def complete(raw: RawRecord, info: RunInfo, *, seq: int, unix_offset_ns: int, n_
         "trust_weight": info.trust_weight,
         "trust": _trust(raw, info, n_dE),
         "budget": _budget(raw, info),
+        "board": _board(board) if board and raw.is_final else None,
     }
 
 
@@ -188,6 +199,10 @@ def _budget(raw: RawRecord, info: RunInfo) -> Record:
         "deadline_remaining_ms": None if info.deadline_ms is None else info.deadline_ms - time_ms,
         "steps_remaining": info.max_steps - raw.step_idx,
     }
+
+
+def _board(sample: BoardSample) -> Record:
+    return {"power_mode": sample.power_mode, "temp_C": sample.temp_c, "throttled": sample.throttled}
 
 
 def _remaining_atp(allocated: float | None, spent_micro_atp: int) -> float | None:

@@ -27,13 +27,6 @@ TABLE = ROOT / "docs" / "CUDA.md"
 CHIPS = ("sm_87", "sm_90")
 KERNELS = sorted((ROOT / "csrc").rglob("*.cu"))
 HOST_SOURCES = sorted((ROOT / "csrc" / "device").glob("*.cpp"))
-#: The whole CUDA module: what it has beside the kernels.
-MODULE_SOURCES = [
-    *sorted((ROOT / "csrc" / "core").glob("*.cpp")),
-    *HOST_SOURCES,
-    *(ROOT / "csrc" / "bindings" / f"{name}.cpp" for name in ("cuda_module", "bind_devices", "bind_errors")),
-    *(ROOT / "csrc" / "bindings" / f"{name}.cpp" for name in ("bind_refine_loop", "bind_tensor_view")),
-]
 #: As csrc/cuda.cmake has them.
 CUDA_OPTIONS = ["-std=c++17", "-O3", "--fmad=false", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}"]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
@@ -258,63 +251,21 @@ def make_toolkit126(nvcc: Path) -> Path:
 
 
 def check_aarch64(nvcc: Path) -> str:
-    """Cross-compile sage_edge._cuda for aarch64 and sm_87, and look at what is inside."""
+    """Cross-compile the wheel for aarch64 and sm_87, and look at what its sage_edge._cuda holds."""
     compiler = shutil.which("aarch64-linux-gnu-g++") or install(
         "g++-aarch64-linux-gnu", "aarch64-linux-gnu-g++"
     )
     if compiler is None:
         return "skipped: needs aarch64-linux-gnu-g++, which only root can install here"
-    runtime = (
-        wheels("cuda13-aarch64", "manylinux_2_17_aarch64", "nvidia-cuda-runtime==13.0.*")
-        / "nvidia"
-        / "cu13"
-        / "lib"
-    )
-    module = BUILD / "_cuda.aarch64.so"
-    wheels("pybind11", "any", "pybind11>=2.13")  # once, before several ask for it
-    kernels = in_parallel(lambda source: cross_kernel(nvcc, compiler, source), KERNELS)
-    host = in_parallel(lambda source: cross_source(nvcc, compiler, source), MODULE_SOURCES)
-    libraries = [f"-L{runtime}", "-l:libcudart_static.a", "-ldl", "-lrt", "-lpthread"]
-    run(compiler, "-shared", "-o", module, *kernels, *host, *libraries)
+    folder = BUILD / "aarch64"
+    shutil.rmtree(folder, ignore_errors=True)
+    headers = sysconfig.get_path("include")  # of this machine's Python: both have the same sizes of types
+    environment = {**os.environ, "SAGE_CUDA": "ON", "PATH": f"{os.environ['PATH']}{os.pathsep}{nvcc.parent}"}
+    run(ROOT / "cross" / "arm64_wheel.sh", sys.executable, headers, folder, env=environment)
+    [wheel] = folder.glob("*_aarch64.whl")
+    shutil.unpack_archive(wheel, folder, "zip")
+    [module] = folder.glob("sage_edge/_cuda.*.so")
     return inspect(module)
-
-
-def cross_kernel(nvcc: Path, compiler: str, source: Path) -> Path:
-    """One kernel for sm_87, its host side for aarch64."""
-    out = BUILD / f"{source.stem}.aarch64.o"
-    cross = [f"-ccbin={compiler}", "-gencode=arch=compute_87,code=sm_87", "-Xcompiler=-fPIC"]
-    # With a foreign host compiler nvcc looks for headers where this toolkit has none.
-    run(nvcc, *CUDA_OPTIONS, *cross, f"-I{headers_of(nvcc)}", "-c", source, "-o", out)
-    return out
-
-
-def cross_source(nvcc: Path, compiler: str, source: Path) -> Path:
-    """One C++ source for aarch64. Python's headers are this machine's: both have the same sizes of types."""
-    out = BUILD / f"{source.stem}.aarch64.o"
-    pybind = wheels("pybind11", "any", "pybind11>=2.13") / "pybind11" / "include"
-    includes = [
-        f"-I{ROOT / 'csrc'}",
-        *(f"-isystem{path}" for path in (headers_of(nvcc), pybind, sysconfig.get_path("include"))),
-    ]
-    run(
-        compiler,
-        "-std=c++17",
-        "-O1",
-        "-fPIC",
-        "-fvisibility=hidden",
-        "-ffp-contract=off",
-        *includes,
-        "-c",
-        source,
-        "-o",
-        out,
-    )
-    return out
-
-
-def headers_of(nvcc: Path) -> Path:
-    """The toolkit's headers."""
-    return nvcc.parents[1] / "include"
 
 
 def inspect(module: Path) -> str:

@@ -30,12 +30,26 @@ def healthcheck(port):
     )
 
 
-@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
-def test_the_health_check_follows_readyz(status, code):
+@pytest.mark.parametrize(
+    ("status", "reply", "code"),
+    [
+        (200, '{"ready": true, "state": "ready", "problems": []}', 0),
+        (200, '{"ready": true, "state": "ready", "problems": ["telemetry_journal_failed"]}', 0),
+        (503, '{"ready": false, "state": "building_engine", "progress": {"fraction": 0.47}}', 0),
+        (503, '{"ready": false, "state": "failed", "problems": []}', 1),
+        (503, '{"ready": false, "state": "draining", "problems": []}', 1),
+        (500, '{"ready": false, "state": "building_engine"}', 1),
+        (503, "", 1),
+        (503, "[]", 1),
+        (404, "building_engine", 1),
+    ],
+)
+def test_the_health_check_follows_readyz_and_lets_engines_be_built(status, reply, code):
     class Ready(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(status if self.path == "/readyz" else 404)
             self.end_headers()
+            self.wfile.write(reply.encode())
 
         def log_message(self, *_):
             pass
@@ -43,8 +57,10 @@ def test_the_health_check_follows_readyz(status, code):
     with HTTPServer(("127.0.0.1", 0), Ready) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        assert healthcheck(server.server_port).returncode == code
+        done = healthcheck(server.server_port)
         thread.join()
+    assert done.returncode == code
+    assert reply in {(0, 200): reply, (0, 503): done.stdout}.get((code, status), done.stderr)
 
 
 def test_the_health_check_says_why_nobody_answers():

@@ -36,7 +36,8 @@ def test_it_says_whether_the_core_was_built_for_gpus(monkeypatch):
     assert "SAGE_CUDA=ON make build" in examined()[0]["cuda"]
     monkeypatch.setattr(native, "BUILT_WITH_CUDA", True)
     monkeypatch.setattr(native, "cuda_devices", lambda: [])
-    assert examined()[0]["cuda"] == "built in; no device that it can use"
+    monkeypatch.setattr(native, "cuda_refusal", lambda: "there is no NVIDIA driver")
+    assert examined()[0]["cuda"] == "built in; no device that it can use: there is no NVIDIA driver"
     monkeypatch.setattr(native, "cuda_devices", lambda: ["Orin (sm_87)"])
     assert examined()[0]["cuda"] == "built in; Orin (sm_87)"
 

@@ -13,8 +13,9 @@ from sage_edge import Settings
 from sage_edge.cli import main
 from sage_edge.clock import SystemClock
 from sage_edge.config import shared_file
-from sage_edge.jetson_report import golden_frame, golden_results, make_report, to_page
+from sage_edge.jetson_report import _power_modes, golden_frame, golden_results, make_report, to_page
 from sage_edge.orchestrator import open_hrm
+from sage_edge.power_modes import PowerModes
 from sage_edge.telemetry.board import Board, BoardSampler
 from tests.fakes import FakeClock
 from tests.fixtures.sysfs_tree import lay_out
@@ -27,7 +28,7 @@ def test_a_report_is_written_end_to_end_and_finds_no_fault_here(tmp_path, capsys
     files = [tmp_path / "report" / "report.json", tmp_path / "report" / "report.md"]
     assert capsys.readouterr().out.splitlines() == [str(file) for file in files]
     report = json.loads(files[0].read_text(), parse_constant=pytest.fail)
-    assert list(report["sections"]) == ["doctor", "board", "engines", "golden", "soak"]
+    assert list(report["sections"]) == ["doctor", "board", "engines", "golden", "power_modes", "soak"]
     soak = report["sections"]["soak"]
     assert soak["answers"] >= 4
     assert soak["answers_per_s"] == pytest.approx(soak["answers"] / soak["seconds"])
@@ -36,7 +37,7 @@ def test_a_report_is_written_end_to_end_and_finds_no_fault_here(tmp_path, capsys
     assert report["sections"]["golden"]["ok"] is True
     page = files[1].read_text()
     assert page.startswith("# sage-edge jetson-report")
-    assert page.count("\n## ") == 5
+    assert page.count("\n## ") == 6
 
 
 def test_a_model_that_computes_something_else_is_found_out(tmp_path, vision):
@@ -88,3 +89,30 @@ def test_on_a_board_the_report_has_its_rails_and_the_energy_of_an_answer(tmp_pat
     assert section["energy"] == {"source": "ina3221:VDD_IN", "covers": "module"}
     assert section["power_w"] == pytest.approx(6.21984)
     assert section["power_mode"] == "15W"
+
+
+def test_each_power_mode_has_its_figures_and_those_not_allowed_say_why(tmp_path, monkeypatch):
+    root = lay_out("orin_nano", tmp_path)
+    status, modes = root / "var/lib/nvpmodel/status", PowerModes(root)
+    settings = Settings(slots=1, threads=1, telemetry_dir="", board_period_s=0.0)
+
+    def section(mode_s):
+        with closing(open_hrm(settings)) as hrm:
+            return _power_modes(hrm, modes, mode_s, 0.0, SystemClock())
+
+    told = section(0.0)
+    assert (told.pop("ok"), told.pop("in_force")) == (None, "15W")
+    assert told == {
+        name: {"not_allowed": "--power-modes was not given"} for name in ("25W", "MAXN_SUPER", "7W")
+    }
+    monkeypatch.setattr(modes, "switch", lambda number: status.write_text(f"pmode:{number:04d}"))
+    measured = section(0.05)
+    assert (measured.pop("ok"), measured.pop("in_force")) == (True, "15W")
+    assert list(measured) == ["15W", "25W", "MAXN_SUPER", "7W"]
+    assert all(found["answers_per_s"] > 0 for found in measured.values())
+    assert {found["energy_per_answer_mj"] for found in measured.values()} == {None}
+    assert modes.in_force == 0
+    page = to_page(
+        {"report": "r", "version": "v", "ok": True, "sections": {"power_modes": told | {"ok": None}}}
+    )
+    assert "| 25W | not_allowed --power-modes was not given |" in page

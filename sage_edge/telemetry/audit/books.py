@@ -43,12 +43,18 @@ class Books:
         ended: Runs with a final record.
         cut_off: Runs without one, after which nothing of them came.
         spent_uatp: What the ended runs spent.
+        power_modes: Modes of the board in which runs ended.
+        hottest_C: Hottest zone at the end of a run; None where no board told.
+        throttled: Runs at whose end the board was slowed down.
     """
 
     findings: list[Finding] = field(default_factory=list)
     ended: int = 0
     cut_off: int = 0
     spent_uatp: int = 0
+    power_modes: set[str] = field(default_factory=set)
+    hottest_C: float | None = None
+    throttled: int = 0
     _ledger: LedgerBook = field(default_factory=LedgerBook)
     _trust: TrustBook = field(default_factory=TrustBook)
     _runs: dict[tuple[int, str], Run] = field(default_factory=dict)
@@ -178,8 +184,17 @@ class Books:
         if run.has_ended:
             self.ended += 1
             self.spent_uatp += run.spent_uatp
+            self._take_board(run.last.record.get("board") or {})
         else:
             self.cut_off += 1
+
+    def _take_board(self, board: Record) -> None:
+        """What the final record of a run tells of the board; versions before 1.2 tell nothing."""
+        if mode := board.get("power_mode"):
+            self.power_modes.add(mode)
+        if (temp_C := board.get("temp_C")) is not None:
+            self.hottest_C = max(temp_C, self.hottest_C if self.hottest_C is not None else temp_C)
+        self.throttled += board.get("throttled") is True
 
 
 def _summary(final: Record, run: Run) -> dict[str, object]:

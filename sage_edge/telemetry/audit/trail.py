@@ -11,11 +11,14 @@ from sage_edge.telemetry.audit.findings import Entry, Finding, differs
 from sage_edge.telemetry.canonical import seal
 from sage_edge.telemetry.checkpoints import HEAD_NAME
 from sage_edge.telemetry.journal import FILE_NAME
-from sage_edge.telemetry.records import SCHEMA_VERSION, Record
+from sage_edge.telemetry.records import Record
 from sage_edge.telemetry.schema import TelemetryValidator
 from sage_edge.telemetry.signing import is_signed
 
 _HEAD_FIELDS = {"begin_seq", "begin_prev_hash", "signed_seq", "signed_hash", "public_key", "signature"}
+
+#: Versions of records that have no hashes; plain IRP records have no version.
+_UNCHAINED = (None, "1.0")
 
 
 class Trail:
@@ -103,7 +106,7 @@ class Trail:
             self._find(file, number, None, f"expected a telemetry record: {errors[0]}")
             self._prev_hash = None  # the break is said once
             return None
-        if record.get("schema_version") != SCHEMA_VERSION:
+        if record.get("schema_version") in _UNCHAINED:
             self._take_unchained(file, number, record)
             return None
         sealed = dict(record)

@@ -31,6 +31,9 @@ class Report:
         runs: Runs with a final record.
         cut_off: Runs without one: a crash, a restart or a loss ended them, or they still run.
         spent_uatp: What the runs with a final record spent, micro-ATP.
+        power_modes: Power modes of the board in which runs ended.
+        hottest_C: Hottest zone at the end of a run; None where no board told.
+        throttled: Runs at whose end the board was slowed down.
     """
 
     path: str
@@ -45,6 +48,9 @@ class Report:
     runs: int
     cut_off: int
     spent_uatp: int
+    power_modes: list[str]
+    hottest_C: float | None
+    throttled: int
 
     @property
     def is_sound(self) -> bool:
@@ -67,6 +73,9 @@ class Report:
         yield f"cut off      {self.torn_bytes} bytes at the end"
         yield f"runs         {self.runs} ended, {self.cut_off} without a final record"
         yield f"ATP spent    {self.spent_uatp / 1e6:.6f}"
+        hottest = "not known" if self.hottest_C is None else f"{self.hottest_C:.1f} C"
+        modes = ", ".join(self.power_modes) or "not known"
+        yield f"board        power mode {modes}, hottest {hottest}, {self.throttled} runs ended throttled"
         yield f"verdict      {'sound' if self.is_sound else f'{len(self.findings)} findings'}"
 
 
@@ -103,4 +112,7 @@ def verify(path: Path, *, validator: TelemetryValidator, public_key: Path | None
         runs=books.ended,
         cut_off=books.cut_off,
         spent_uatp=books.spent_uatp,
+        power_modes=sorted(books.power_modes),
+        hottest_C=books.hottest_C,
+        throttled=books.throttled,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sage_edge.telemetry.board.files import numbered, read_int, read_text
 from sage_edge.telemetry.board.memory import meminfo
+from sage_edge.telemetry.board.power_mode import mode_name
 from sage_edge.telemetry.board.rails import find_rails, whole_of
 
 #: A zone that is switched off reports -256 degrees.
@@ -105,7 +106,7 @@ class Board:
             memory_available_bytes=memory.get("MemAvailable"),
             swap_bytes=memory.get("SwapTotal"),
             swap_free_bytes=memory.get("SwapFree"),
-            power_mode=_power_mode(self.root),
+            power_mode=mode_name(self.root),
             over_current_events=events,
             throttled=throttled,
         )
@@ -145,14 +146,3 @@ def _l4t(text: str) -> str | None:
     """The release in ``# R36 (release), REVISION: 4.3, …``."""
     match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text)
     return f"{match[1]}.{match[2]}" if match else None
-
-
-def _power_mode(root: Path) -> str | None:
-    """The mode that nvpmodel has noted, else its default; by name, or by number where that has no name."""
-    modes = read_text(root / "etc/nvpmodel.conf") or ""
-    current = re.search(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status") or "")
-    chosen = current or re.search(r"^< *PM_CONFIG +DEFAULT=(\d+) *>", modes, re.MULTILINE)
-    if chosen is None:
-        return None
-    named = re.search(rf"^< *POWER_MODEL +ID=0*{int(chosen[1])} +NAME=(\S+) *>", modes, re.MULTILINE)
-    return named[1] if named else str(int(chosen[1]))

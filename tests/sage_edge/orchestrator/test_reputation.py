@@ -61,6 +61,12 @@ def test_a_clock_that_was_set_back_counts_no_time_twice(memory):
     assert judge(memory, 0.5, now_ns=NOW_NS + MONTH_NS).idle_months == 1.0
 
 
+def test_a_clock_that_jumps_from_1970_to_now_ages_no_trust(memory):
+    judge(memory, 0.5, now_ns=90 * 10**9)
+    assert judge(memory, 0.5).idle_months == 0.0
+    assert judge(memory, 0.5, now_ns=NOW_NS + 2 * MONTH_NS).idle_months == 2.0
+
+
 def test_similar_runs_within_an_hour_count_less_and_less(memory):
     numbers = [judge(memory, 1.0, now_ns=NOW_NS + n).repetition_n for n in range(3)]
     other_source = judge(memory, 1.0, source="audit", now_ns=NOW_NS + 3)

@@ -321,5 +321,5 @@ def test_later_answers_of_any_name_are_found_where_they_are_said_to_be(
 
 
 def test_nothing_of_all_this_has_hurt_the_service(service):
-    assert service.client.get("/readyz").json() == {"ready": True, "state": "ready"}
+    assert service.client.get("/readyz").json() == {"ready": True, "state": "ready", "problems": []}
     assert service.hrm.telemetry.status()["lost_directory"] == 0

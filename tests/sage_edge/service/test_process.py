@@ -96,6 +96,12 @@ class Process:
     def lane(self):
         return self.client.get("/v1/status").json()["plugins"]["vision"]
 
+    def problems(self):
+        """What serving outlives, while it is ready."""
+        reply = self.client.get("/readyz")
+        assert (reply.status_code, reply.json()["state"]) == (200, "ready")
+        return reply.json()["problems"]
+
     def lost(self):
         return self.client.get("/v1/status").json()["telemetry"]["lost_journal"]
 
@@ -337,6 +343,7 @@ def assert_serves_and_counts(process, frame, lost):
     metrics = process.client.get("/metrics").text
     assert int(re.search(r'sage_telemetry_lost_total\{stage="journal"\} (\d+)', metrics)[1]) >= lost
     assert len(process.logged("telemetry_journal_failed")) == 1
+    assert process.problems() == ["telemetry_journal_failed"]
     assert process.client.get("/v1/telemetry").text.count('"kind":"step"') == 12
 
 
@@ -344,6 +351,25 @@ def test_a_telemetry_directory_that_cannot_be_is_said_once_and_counted(tmp_path,
     (tmp_path / "file").write_text("")
     with Process(tmp_path / "file" / "telemetry") as process:
         assert_serves_and_counts(process, nuclei_bytes, lost=12)
+
+
+def test_a_second_service_on_one_folder_serves_and_says_why_it_keeps_no_journal(tmp_path, nuclei_bytes):
+    with Process(tmp_path) as first, Process(tmp_path) as second:
+        assert first.post(nuclei_bytes, max_steps=3, eps=0).status_code == 200
+        assert_serves_and_counts(second, nuclei_bytes, lost=12)
+        assert second.logged("another process writes this file")
+        assert first.problems() == []
+        first.send(signal.SIGTERM)
+        assert first.ended() == 0
+
+        def takes_over():
+            assert second.post(nuclei_bytes, max_steps=0).status_code == 200
+            return second.problems() == []
+
+        second.wait_for(takes_over)
+        second.send(signal.SIGTERM)
+        assert second.ended() == 0
+    assert verify(tmp_path, validator=TelemetryValidator(load_schema())).findings == []
 
 
 def test_a_full_disk_is_said_once_and_counted(tmp_path, nuclei_bytes):
@@ -381,6 +407,7 @@ def test_a_directory_that_goes_away_and_comes_back_is_written_to_again(tmp_path,
             return process.file.exists()
 
         process.wait_for(is_written_again)
+        process.wait_for(lambda: process.problems() == [])
         process.send(signal.SIGTERM)
         assert process.ended() == 0
         assert len(process.logged("telemetry_journal_failed")) == 1

@@ -12,7 +12,7 @@ from tests.wire import post_vector
 
 def test_a_service_that_serves_is_alive_and_ready(service):
     assert service.client.get("/healthz").json() == {"live": True}
-    assert service.client.get("/readyz").json() == {"ready": True, "state": "ready"}
+    assert service.client.get("/readyz").json() == {"ready": True, "state": "ready", "problems": []}
 
 
 def test_the_status_says_what_runs_where(service):
@@ -99,7 +99,7 @@ def test_a_service_that_takes_no_requests_is_alive_but_not_ready(gated, state):
         post_vector(service.client)  # wakes the worker, which then ends
         service.wait_for(lambda: not service.hrm.is_serving)
     reply = service.client.get("/readyz")
-    assert (reply.status_code, reply.json()) == (503, {"ready": False, "state": state})
+    assert (reply.status_code, reply.json()) == (503, {"ready": False, "state": state, "problems": []})
     assert reply.headers["Retry-After"] == "1"
     assert service.client.get("/healthz").status_code == 200
 

@@ -11,7 +11,22 @@ from numpy.typing import NDArray
 
 from sage_edge.native import HALT_REASONS, RECORD_DTYPE
 from sage_edge.telemetry import RunInfo
+from sage_edge.telemetry.board import BoardSample
 
+#: A look at an Orin Nano.
+ORIN = BoardSample(
+    rails_mw={("VDD_IN", "ina3221"): 6219.84},
+    temperatures_c={"cpu-thermal": 51.5, "tj-thermal": 52.75},
+    gpu_load=0.137,
+    gpu_frequency_hz=624_750_000,
+    memory_bytes=8 << 30,
+    memory_available_bytes=4 << 30,
+    swap_bytes=0,
+    swap_free_bytes=0,
+    power_mode="15W",
+    over_current_events=7,
+    throttled=False,
+)
 START_NS = 5_000_000_000
 STEP_NS = 2_000_000
 FEASIBLE, CLOSING, REWOUND = 1, 2, 8

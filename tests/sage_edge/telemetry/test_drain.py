@@ -29,16 +29,16 @@ from sage_edge.telemetry import (
     validate_file,
 )
 from tests.fakes import FakeClock, FakeReader
-from tests.sage_edge.telemetry.samples import EVENTS, REWOUND, START_NS, raw_run, run_info
+from tests.sage_edge.telemetry.samples import EVENTS, ORIN, REWOUND, START_NS, raw_run, run_info
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "v1_1" / "run_of_3_steps.jsonl"
+GOLDEN = Path(__file__).parents[2] / "golden" / "v1_2" / "run_of_3_steps.jsonl"
 VALIDATOR = TelemetryValidator(load_schema())
 
 
 class Room:
     """A drain with everything around it; runs 1, 2 and 3 are open."""
 
-    def __init__(self, *readers, journal=None, info=None, checkpoints=None, events=10):
+    def __init__(self, *readers, journal=None, info=None, checkpoints=None, events=10, board=None):
         self.clock = FakeClock(monotonic_ns=START_NS)
         self.hub, self.metrics, self.directory = Hub(10_000), Metrics(), RunDirectory()
         for run_id in (1, 2, 3):
@@ -55,6 +55,7 @@ class Room:
             metrics=self.metrics,
             clock=self.clock,
             entity_id="robot-7",
+            look_at_board=lambda: board,
         )
 
     @property
@@ -76,7 +77,7 @@ def open_journal(directory):
 
 def test_a_run_of_three_steps_is_written_as_the_golden_file_says(tmp_path):
     journal = open_journal(tmp_path)
-    room = Room(FakeReader([raw_run([2.0, 1.5, 1.25, 1.25])]), journal=journal)
+    room = Room(FakeReader([raw_run([2.0, 1.5, 1.25, 1.25])]), journal=journal, board=ORIN)
     assert room.drain.drain_once(0.0) == 4
     journal.close()
     assert (tmp_path / FILE_NAME).read_text() == GOLDEN.read_text()
@@ -97,6 +98,8 @@ def test_golden_records_of_every_version_are_valid_and_tell_one_run():
     assert final["trust"]["convergence_rate"] == 0.25
     assert final["trust"]["dE_variance"] == float(np.float32(np.var([-0.5, -0.25, 0.0])))
     assert (final["halt_reason"], final["steps"]) == ("slope<eps", 3)
+    assert [record["board"] for record in records[:-1]] == [None] * 3
+    assert final["board"] == {"power_mode": "15W", "temp_C": 52.75, "throttled": False}
 
 
 def test_the_final_record_closes_its_run_and_no_other():

@@ -57,6 +57,15 @@ def test_the_key_may_be_kept_elsewhere(tmp_path):
     assert not list((tmp_path / "telemetry").glob("*.pem"))
 
 
+def test_a_run_ends_with_the_newest_look_at_the_board_and_with_none_where_that_is_switched_off():
+    telemetry, _ = served(Settings(telemetry_dir=""))
+    newest = telemetry.board.newest
+    told = {"power_mode": newest.power_mode, "temp_C": newest.temp_c, "throttled": newest.throttled}
+    assert [record["board"] for record in telemetry.hub.after(-1, 10)[0]] == [None, told]
+    telemetry, _ = served(Settings(telemetry_dir="", board_period_s=0.0))
+    assert [record["board"] for record in telemetry.hub.after(-1, 10)[0]] == [None, None]
+
+
 def test_without_a_directory_records_stay_in_memory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     telemetry, _ = served(Settings(telemetry_dir=""))

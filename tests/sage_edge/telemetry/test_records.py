@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from sage_edge.native import HALT_REASONS, RECORD_DTYPE
 from sage_edge.telemetry import RawRecord, TelemetryValidator, complete, load_schema, spent_uatp, to_line
-from tests.sage_edge.telemetry.samples import CLOSING, REWOUND, START_NS, STEP_NS, raw_run, run_info
+from tests.sage_edge.telemetry.samples import CLOSING, ORIN, REWOUND, START_NS, STEP_NS, raw_run, run_info
 
 VALIDATOR = TelemetryValidator(load_schema())
 ENERGIES = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=12)
@@ -166,3 +167,24 @@ def test_a_line_never_holds_what_json_does_not_know():
 def test_values_of_the_mailbox_are_kept_to_the_last_bit():
     record = completed([float(np.float32(0.1))])[0]
     assert np.float32(record["E"]) == np.float32(0.1)
+
+
+@pytest.mark.parametrize("power_mode", ["MAXN_SUPER", None])
+@pytest.mark.parametrize("temperatures_c", [{}, {"cpu-thermal": -3.5, "gpu-thermal": 0.0}])
+@pytest.mark.parametrize("throttled", [True, False, None])
+def test_a_final_record_tells_of_the_board_and_null_of_what_the_board_does_not_tell(
+    power_mode, temperatures_c, throttled
+):
+    sample = replace(ORIN, power_mode=power_mode, temperatures_c=temperatures_c, throttled=throttled)
+    told = [
+        complete(RawRecord(*raw), run_info(), seq=0, unix_offset_ns=0, n_dE=0, board=sample)
+        for raw in raw_run([2.0, 1.5]).tolist()
+    ]
+    hottest = 0.0 if temperatures_c else None
+    expected = {"power_mode": power_mode, "temp_C": hottest, "throttled": throttled}
+    assert [record["board"] for record in told] == [None, expected]
+    assert [VALIDATOR.errors(record) for record in told] == [[], []]
+
+
+def test_where_nobody_looks_at_the_board_no_record_tells_of_it():
+    assert [record["board"] for record in completed([2.0, 1.5])] == [None, None]

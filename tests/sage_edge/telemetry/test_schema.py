@@ -12,12 +12,17 @@ from sage_edge.native import HALT_REASONS
 from sage_edge.telemetry import Event, RawRecord, TelemetryValidator, complete, load_schema, schema
 from sage_edge.telemetry.quick_check import compile_check
 from sage_edge.telemetry.records import KINDS, tell
-from tests.sage_edge.telemetry.samples import EVENTS, raw_run, run_info
+from tests.sage_edge.telemetry.samples import EVENTS, ORIN, raw_run, run_info
 
 SCHEMA = load_schema()
 VALIDATOR = TelemetryValidator(SCHEMA)
 RECORD = complete(
-    RawRecord(*raw_run([2.0, 1.5])[-1].tolist()), run_info(), seq=7, unix_offset_ns=10**18, n_dE=1
+    RawRecord(*raw_run([2.0, 1.5])[-1].tolist()),
+    run_info(),
+    seq=7,
+    unix_offset_ns=10**18,
+    n_dE=1,
+    board=ORIN,
 )
 PLAIN = {
     "plugin": "vision",
@@ -38,7 +43,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
-PATHS = [(key,) for key in RECORD] + [(group, key) for group in ("trust", "budget") for key in RECORD[group]]
+PATHS = [(key,) for key in RECORD] + [
+    (group, key) for group in ("trust", "budget", "board") for key in RECORD[group]
+]
 
 
 def paths(value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from tests.fakes import FakeClock, FakeReader
 from tests.sage_edge.telemetry.logs import RUN_UATP, Ledger, lines, write_log
 from tests.sage_edge.telemetry.samples import START_NS, raw_run, run_info
 
-GOLDEN_1_0 = Path(__file__).parents[3] / "golden" / "v1" / "run_of_3_steps.jsonl"
+GOLDEN = Path(__file__).parents[3] / "golden"
+GOLDEN_1_0 = GOLDEN / "v1" / "run_of_3_steps.jsonl"
 VALIDATOR = TelemetryValidator(load_schema())
 
 
@@ -41,6 +43,10 @@ def copy(sound, tmp_path):
 
 def audit(directory, **more):
     return verify(directory, validator=VALIDATOR, **more)
+
+
+def text(directory):
+    return list(audit(directory).lines())
 
 
 def problems(directory, **more):
@@ -296,6 +302,44 @@ def test_a_journal_of_version_1_0_proves_nothing_and_says_so(tmp_path):
     shutil.copy(GOLDEN_1_0, tmp_path / FILE_NAME)
     report = audit(tmp_path)
     assert (report.records, report.unchained, report.is_sound) == (0, 4, False)
+
+
+def test_a_chain_that_version_1_1_began_goes_on_in_this_one(tmp_path):
+    shutil.copy(GOLDEN / "v1_1" / "run_of_3_steps.jsonl", tmp_path / FILE_NAME)
+    write_log(tmp_path)
+    report = audit(tmp_path)
+    assert (report.findings, report.unchained, report.runs) == ([], 0, 1 + 4)
+
+
+def test_a_clock_that_is_set_while_serving_breaks_neither_chain_nor_order(tmp_path):
+    clock, mailbox = FakeClock(monotonic_ns=START_NS, unix_ns=90 * 10**9), FakeReader()
+    made = Settings(telemetry_dir=str(tmp_path), audit_every=3)
+    telemetry = Telemetry([mailbox], settings=made, clock=clock)
+    drained = threading.Semaphore(0)
+    telemetry.start()
+    for run, now_ns in enumerate((90 * 10**9, 1_800_000_000 * 10**9, 1_700_000_000 * 10**9)):
+        clock.set_unix(now_ns)
+        telemetry.directory.open(run, run_info(request_id=f"request-{run}"))
+        telemetry.hub.subscribe(lambda told: [drained.release() for _ in told or ()], f"request-{run}")
+        mailbox.give(raw_run([2.0, 1.5, 1.25, 1.25], run_id=run))
+        assert [drained.acquire(timeout=10) for _ in range(4)] == [True] * 4
+    telemetry.close()
+    report = audit(tmp_path)
+    assert (report.findings, report.runs, report.gaps) == ([], 3, 0)
+    told = [json.loads(line) for line in lines(tmp_path)]
+    steps = [record for record in told if record["kind"] == "step"]
+    assert [record["seq"] for record in told] == list(range(len(told)))
+    assert [record["ts_unix_ns"] // 10**9 // 10**8 for record in steps] == [0] * 4 + [18] * 4 + [17] * 4
+    assert all(record["budget"]["time_ms"] > 0 for record in steps)
+
+
+def test_what_the_runs_tell_of_the_board_is_summed_up(tmp_path):
+    write_log(tmp_path, board_period_s=0.0)
+    assert "board        power mode not known, hottest not known, 0 runs ended throttled" in text(tmp_path)
+    for final, board in {3: ("15W", 71.25, True), 7: ("25W", None, False), 11: (None, 64.5, None)}.items():
+        told = dict(zip(("power_mode", "temp_C", "throttled"), board, strict=True))
+        rewrite(tmp_path, lambda record, told=told: record.update(board=told), "step", final)
+    assert "board        power mode 15W, 25W, hottest 71.2 C, 1 runs ended throttled" in text(tmp_path)
 
 
 # The books, in a chain that is whole
