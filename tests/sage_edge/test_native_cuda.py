@@ -40,6 +40,11 @@ def test_without_a_driver_there_is_no_device():
 
 
 @needs_cuda_build
+def test_where_there_is_no_device_a_reason_is_given_and_none_where_there_is():
+    assert bool(native.cuda_refusal()) == (native.device_count() == 0)
+
+
+@needs_cuda_build
 def test_every_device_has_a_name():
     assert len(native.cuda_devices()) == native.device_count()
 
