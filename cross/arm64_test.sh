@@ -36,8 +36,9 @@ say "wheel $(cd "$work/wheel" && echo *-cp311-*.whl)"
 "$python" -m zipfile --extract "$work"/wheel/*-cp311-*_aarch64.whl "$root/site"
 say "packages"
 
-# -P: the wheel is tested, not the source tree. Other tests are excluded by the markers of pyproject.toml.
-ENVIRONMENT="PYTHONPATH=/site" timeout 900 cross/arm64_run.sh "$root" . \
-  python3 -P -m pytest -q -p no:cacheprovider -o pythonpath= --rootdir /src \
+# A safe path: the wheel is tested, not the source tree, also by the processes that tests start. Other tests are excluded by
+# the markers of pyproject.toml.
+ENVIRONMENT="PYTHONPATH=/site PYTHONSAFEPATH=1" timeout 900 cross/arm64_run.sh "$root" . \
+  python3 -m pytest -q -p no:cacheprovider -o pythonpath= --rootdir /src \
   -m "not training and not container and not heavy" tests/sage_edge tests/contract "$@"
 say "Python tests, aarch64"
