@@ -11,7 +11,7 @@ TEMPLATE = """# {name} {version}
 
 Segments {subject} into {classes}, {height} x {width} pixels, by *glance and refine*: a cheap
 look at the whole frame at half resolution, then steps that each refine, at full resolution, the {tiles} of
-{terms} tiles that promise the largest gain. The energy is the predicted error rate (every wrong pixel weighed
+{terms} tiles {that}. The energy is the predicted error rate (every wrong pixel weighed
 by its class), per tile; its mean over the tiles says how far the answer is to be trusted.
 
 - Data: {data}. {frames} frames of `val` below, labels scaled to the input: no weight, threshold or
@@ -85,6 +85,7 @@ def render(recipe: Recipe, described: dict[str, Any], metrics: dict[str, Any]) -
         unit=f"blocks of {recipe.data.block_frames} frames" if recipe.data.drive_letters else "frames",
         note=recipe.note,
         tiles=recipe.net.tiles_per_step,
+        that=CHOSEN[recipe.net.order],
         terms=described["energy_terms"],
         data=described["data"],
         frames=metrics["clean"]["frames"],
@@ -105,6 +106,7 @@ def render(recipe: Recipe, described: dict[str, Any], metrics: dict[str, Any]) -
     )
 
 
+CHOSEN = {"gain": "that promise the largest gain", "entropy": "whose labels are the least decided"}
 HALT_HEAD = (
     "frames",
     "mean steps",
@@ -126,7 +128,7 @@ def _by_step(name: str, measured: dict[str, Any]) -> str:
     over_glance = _with_interval(measured["last_minus_glance"], measured["last_minus_glance_interval"])
     over_first = _with_interval(measured["last_minus_first"], measured["last_minus_first_interval"])
     classes = ", ".join(f"{100 * iou:.1f}" for iou in measured["by_step"][-1]["iou_per_class"])
-    table = _table(("step", "by gain", *others), rows)
+    table = _table(("step", "in its order", *others), rows)
     return (
         f"*{name}*: the last step minus the first {over_first}, minus the glance {over_glance}; "
         f"IoU of the classes after all steps {classes}.\n\n{table}"

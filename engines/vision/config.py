@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,6 +56,7 @@ class NetConfig:
         close_look: How the refiner sees pixels: ``plain``, as they are, or through stages of ``lite0``.
         features: Channels of what the glance finds in a cell.
         refiner_widths: Channels between the refiner's convolutions.
+        order: What a step chooses its tiles by: their predicted ``gain``, or the ``entropy`` of their labels.
         reread_features: Whether the refiner's last layer reads the features of the glance again.
     """
 
@@ -72,6 +73,7 @@ class NetConfig:
     refiner_widths: tuple[int, int]
     close_look: str = "plain"
     reread_features: bool = False
+    order: Literal["gain", "entropy"] = "gain"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from engines.vision.nets import (
     GlanceAndRefine,
     decode,
     normalise_exposure,
-    per_tile,
 )
 
 
@@ -59,7 +58,7 @@ class DecoderGraph(nn.Module):
 class StepGraph(nn.Module):
     """z, ctx, step_size [B] -> delta [B, Z, h, w], energy [B, T] of clip(z + step_size * delta).
 
-    Only the tiles with the largest predicted gain are refined; ``delta`` is zero everywhere else.
+    Only the most urgent tiles are refined; ``delta`` is zero everywhere else.
     """
 
     crops: Tensor
@@ -78,8 +77,8 @@ class StepGraph(nn.Module):
     def forward(self, z: Tensor, ctx: Tensor, step_size: Tensor) -> tuple[Tensor, Tensor]:
         """Refine the most promising tiles."""
         latent, context = z.to(self.net.dtype), ctx.to(self.net.dtype)
-        gain = per_tile(self.net.predict(latent, context)[1], self.side)
-        best = torch.topk(gain, self.net.config.tiles_per_step, dim=1, sorted=False).indices
+        urgency = self.net.urgency(latent, context)
+        best = torch.topk(urgency, self.net.config.tiles_per_step, dim=1, sorted=False).indices
         refined = self.net.refiner(self._gather(self.net.haloed(latent, context), best))
         delta = self._scatter_difference(z, refined.float(), best)
         moved = z + step_size.view(-1, 1, 1, 1) * delta

@@ -3,7 +3,7 @@
 The frame is seen on a grid of cells, ``CELL_PX`` pixels wide. The latent ``z`` of a cell holds one logit per
 class and ``logit_px`` x ``logit_px`` pixels, and a mark: 0 after the glance, ``limit`` once refined. The
 encoder glances at half resolution; each step refines, at full resolution, only the tiles that promise the
-largest gain.
+largest gain, or that are the least decided.
 
 Shapes: B frames, H x W pixels, h x w cells, T tiles of n x n cells (``tile_cells``), Z latent channels,
 X context channels.
@@ -226,6 +226,13 @@ class GlanceAndRefine(nn.Module):
         """
         left, gain = self.predict(z, context)
         return per_tile(left.sigmoid() + gain / 100, self.config.tile_cells)
+
+    def urgency(self, z: Tensor, context: Tensor) -> Tensor:
+        """Say which tiles a step should refine, the highest first: [B, T]; 0 for one that was refined."""
+        if self.config.order == "gain":
+            return per_tile(self.predict(z, context)[1], self.config.tile_cells)
+        unrefined = 1 - z[:, -1:] / self.config.limit
+        return per_tile(doubts(z, self.config.classes)[:, :1] * unrefined, self.config.tile_cells)
 
     def haloed(self, z: Tensor, context: Tensor) -> Tensor:
         """Return what the refiner reads, with a rim of zeros: [B, Z + X', h + 2 halo, w + 2 halo]."""
