@@ -1,7 +1,8 @@
 """Engines, and the refiners that tick slots with them."""
 
 from sage_edge.runtime.cpu_refiner import CpuRefiner
-from sage_edge.runtime.cuda_refiner import CudaLoops, CudaRefiner, DeviceLoops, DeviceProgram
+from sage_edge.runtime.cuda_refiner import CudaRefiner
+from sage_edge.runtime.device_loop import CudaLoops, DeviceLoops, DeviceProgram
 from sage_edge.runtime.engine import OnnxEngine
 from sage_edge.runtime.estimate import BatchEstimate, Estimate
 from sage_edge.runtime.program import Carried, Encoded, SlotProgram
