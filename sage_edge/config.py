@@ -26,7 +26,7 @@ else:
 VERSION = version("sage-edge")
 ENV_PREFIX = "SAGE_"
 #: Names in the environment that steer the build or the reading itself, and are no settings.
-_ENV_OTHERS = {"SAGE_CONFIG"}
+_ENV_OTHERS = {"SAGE_CONFIG", "SAGE_CUDA"}
 #: Largest max_steps that a request may ask for, by profile.
 STEP_CAPS = {"edge": 64, "workstation": 1024}
 

@@ -62,6 +62,10 @@ def test_the_environment_names_the_file(tmp_path):
     assert load_settings(environment={"SAGE_CONFIG": str(file)}).power_w == 7.0
 
 
+def test_what_the_build_was_told_is_no_setting():
+    assert load_settings({}, {"SAGE_CUDA": "ON"}) == load_settings({}, {})
+
+
 @pytest.mark.parametrize(
     ("flags", "environment", "text", "words"),
     [
