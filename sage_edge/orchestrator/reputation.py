@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -129,6 +130,8 @@ def _idle_months(last_ns: int, now_ns: int) -> float:
 def _beside(telemetry_dir: Path) -> Path | None:
     try:
         telemetry_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(telemetry_dir, os.W_OK):
+            raise PermissionError(f"{telemetry_dir} cannot be written to")
     except OSError as exc:
         log.error("reputation_not_kept error=%r action=keep_in_memory", str(exc))
         return None

@@ -28,6 +28,13 @@ class Podman:
         self._environment = os.environ | {"CONTAINERS_CONF": str(ROOT / "docker" / "containers.conf")}
 
     def __call__(self, *arguments, within_s=120):
+        return self._run(*arguments, within_s=within_s).stdout.strip()
+
+    def logs(self, name):
+        done = self._run("logs", name)
+        return done.stdout + done.stderr
+
+    def _run(self, *arguments, within_s=120):
         done = subprocess.run(
             [*self._command, *map(str, arguments)],
             cwd=ROOT,
@@ -38,7 +45,7 @@ class Podman:
             check=False,
         )
         assert done.returncode == 0, f"podman {arguments[0]}: {done.stdout}{done.stderr}"
-        return done.stdout.strip()
+        return done
 
 
 @pytest.fixture(scope="session")
@@ -76,13 +83,20 @@ def image(podman, tmp_path_factory):
 class Container:
     """A running container of the image, as JETSON_SETUP.md starts it."""
 
-    def __init__(self, podman, image, volume, port):
+    def __init__(self, podman, image, volume, port, access):
         self._podman = podman
         self.start_s = time.monotonic()
         self.name = podman(
             *("run", "--detach", "--pull", "never", "--init", "--publish", f"127.0.0.1:{port}:8080"),
             *("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "512m"),
-            *("--volume", f"{volume}:/var/lib/sage-edge/telemetry", image, "serve", "--threads", "1"),
+            *(
+                "--volume",
+                f"{volume}:/var/lib/sage-edge/telemetry:{access}",
+                image,
+                "serve",
+                "--threads",
+                "1",
+            ),
         )
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
         self.wait_until_ready()
@@ -104,7 +118,7 @@ class Container:
         return self.client.post("/v1/refine/vision", content=frame, params=budget)
 
     def log(self):
-        return self._podman("logs", self.name)
+        return self._podman.logs(self.name)
 
     def inspect(self, what):
         return self._podman("inspect", self.name, "--format", what)
@@ -120,13 +134,13 @@ def volume(podman):
 
 @pytest.fixture
 def start(podman, image, volume):
-    """Starts a container; all of them are gone at the end."""
+    """Starts a container, with ``access`` rw or ro to its volume; all of them are gone at the end."""
     started = []
 
-    def run():
+    def run(access="rw"):
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        started.append(Container(podman, image, volume, port))
+        started.append(Container(podman, image, volume, port, access))
         return started[-1]
 
     yield run

@@ -102,6 +102,17 @@ def test_it_serves_frames_as_a_user_without_rights_from_a_file_system_without_wr
     assert container.run("sage-edge", "doctor").splitlines()[0].startswith("system")
 
 
+def test_a_volume_that_cannot_be_written_costs_the_records_and_nothing_else(start, nuclei_bytes):
+    container = start(access="ro")
+    reply = container.post(nuclei_bytes)
+    assert (reply.status_code, reply.json()["is_partial"]) == (200, False)
+    assert container.client.get("/readyz").json()["problems"] == ["telemetry_journal_failed"]
+    assert "Read-only file system" in container.log()
+    assert "reputation_not_kept" in container.log()
+    assert container.run("sh", "-c", "ls telemetry | wc -l") == "0"
+    assert "no folder that can be written to" in container.run("sage-edge", "doctor")
+
+
 def test_it_refines_at_full_load_within_512_mib(podman, start, nuclei_bytes):
     container = start()
     load = Load(container, nuclei_bytes, connections=12)
