@@ -27,7 +27,7 @@ RECIPE := --config engines/vision/configs/$(CONFIG).toml --data $(DATA)/$(SET)
 MODEL  := $(RUN)/models
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
-.PHONY: run demo build image image-test arm64-test test test-core check check-cuda gpu-check lint bench train-vision test-training test-tensorrt clean
+.PHONY: run demo build image image-test arm64-test test test-core check check-cuda gpu-check lint bench train-vision refit-vision test-training test-tensorrt clean
 
 run: build ## serve, refine one real frame, go on serving until Ctrl-C
 	@$(BIN)/python demos/quickstart.py --port $(PORT) --keep-serving
@@ -81,6 +81,13 @@ train-vision: $(VENV)/.training ## train, export and measure a vision model into
 	  --checkpoint $(RUN)/head/checkpoint.pt --out $(MODEL)
 	$(BIN)/python -m engines.vision.calibrate $(RECIPE) --models $(MODEL)
 	$(BIN)/python -m engines.vision.report $(RECIPE) --models $(MODEL) --checkpoint $(RUN)/head/checkpoint.pt
+
+refit-vision: $(VENV)/.training ## then go on with its nets on all frames, the kept-apart too: into build/vision/CONFIG/refit
+	$(BIN)/python -m engines.vision.train $(RECIPE) --refit-of $(RUN)/head/checkpoint.pt --out $(RUN)/refit $(ARGS)
+	$(BIN)/python -m engines.vision.export --config engines/vision/configs/$(CONFIG).toml \
+	  --checkpoint $(RUN)/refit/checkpoint.pt --out $(RUN)/refit/models
+	$(BIN)/python -m engines.vision.calibrate $(RECIPE) --models $(RUN)/refit/models --as-chosen-for $(MODEL)
+	$(BIN)/python -m engines.vision.report $(RECIPE) --models $(RUN)/refit/models --checkpoint $(RUN)/refit/checkpoint.pt
 
 test-training: $(VENV)/.training ## tests of the nets and of training
 	$(PYTEST) -m training $(ARGS)

@@ -35,6 +35,8 @@ from sage_edge.quality import confusion, mean_iou
 
 RANDOM_SEED = 5
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+#: What the tiles to refine are chosen by.
+ORDERS = ("gain", "entropy", "random", "raster", "oracle")
 
 
 def main() -> None:
@@ -104,21 +106,49 @@ def by_halting(watched: Watched, described: dict[str, Any], blocks: Sequence[str
 
 
 def by_tiles(net: GlanceAndRefine, data: LabelledFrames, class_weight: Sequence[float]) -> dict[str, Any]:
-    """Measure what refining a share of the tiles gives, by what they are chosen by: mIoU for each share."""
-    orders = ("gain", "entropy", "random", "raster", "oracle")
-    counts = {name: np.zeros((len(SHARES), *(net.config.classes,) * 2), np.int64) for name in orders}
+    """Measure what refining a share of the tiles gives, by what they are chosen by: mIoU for each share.
+
+    ``of_each_frame`` takes the same number of tiles in every frame; ``of_all_frames`` takes those above one
+    threshold for all frames, so that each tile halts by itself. A tile is decoded with its neighbours as they
+    were before or after, all of them; mixing both would change a pixel at its rim.
+    """
     weight, rng = torch.tensor(class_weight), torch.Generator().manual_seed(RANDOM_SEED)
+    scores: dict[str, list[NDArray[np.float32]]] = {name: [] for name in ORDERS}
+    before, after = [], []
     for frame, labels in tqdm(zip(data.frames, data.labels, strict=True), "tiles", total=len(data)):
         with torch.no_grad():
             z, context = net.encode(normalise_exposure(to_input(frame)))
-            after = net.refine_all(z, context)
-            scores = tile_scores(net, z, context, after, torch.from_numpy(labels).long()[None], weight, rng)
-            for name in orders:
-                for n, share in enumerate(SHARES):
-                    mixed = torch.where(first_tiles(net, scores[name], share), after, z)
-                    answer = decode(mixed, net.config.logit_px).argmax(1)[0].numpy()
-                    counts[name][n] += confusion(labels, answer, net.config.classes, VOID)
-    return {"shares": SHARES, "mIoU": {name: [mean_iou(c) for c in counts[name]] for name in orders}}
+            refined = net.refine_all(z, context)
+            truth = torch.from_numpy(labels).long()[None]
+            urgency = tile_scores(net, z, context, refined, truth, weight, rng)
+        for name in ORDERS:
+            scores[name].append(urgency[name].numpy())
+        before.append(confusion_of_tiles(net, z, labels))
+        after.append(confusion_of_tiles(net, refined, labels))
+    first, last = np.stack(before), np.stack(after)
+    each, pooled = {}, {}
+    for name in ORDERS:
+        ranks = (-np.stack(scores[name])).argsort(axis=1, kind="stable").argsort(axis=1)
+        overall = (-np.stack(scores[name])).argsort(axis=None, kind="stable").argsort().reshape(ranks.shape)
+        each[name] = [chosen_miou(first, last, ranks < round(share * ranks.shape[1])) for share in SHARES]
+        pooled[name] = [chosen_miou(first, last, overall < round(share * ranks.size)) for share in SHARES]
+    return {"shares": SHARES, "of_each_frame": each, "of_all_frames": pooled}
+
+
+def confusion_of_tiles(net: GlanceAndRefine, z: torch.Tensor, labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Hold the labels of one latent against the truth, [H, W], tile by tile: int64 [T, classes, classes]."""
+    side, classes = net.config.tile_cells * CELL_PX, net.config.classes
+    answer = decode(z, net.config.logit_px).argmax(1)[0].numpy()
+    cut = [
+        of_pixels.reshape(of_pixels.shape[0] // side, side, -1, side).swapaxes(1, 2).reshape(-1, side, side)
+        for of_pixels in (labels, answer)
+    ]
+    return np.stack([confusion(truth, said, classes, VOID) for truth, said in zip(*cut, strict=True)])
+
+
+def chosen_miou(before: NDArray[np.int64], after: NDArray[np.int64], is_refined: NDArray[np.bool_]) -> float:
+    """Return the mIoU of all frames when some tiles were refined; [N, T, classes, classes], bool [N, T]."""
+    return mean_iou(np.where(is_refined[..., None, None], after, before).sum(axis=(0, 1)))
 
 
 def tile_scores(
@@ -144,15 +174,6 @@ def tile_scores(
         "raster": -torch.arange(len(gain)).float(),
         "oracle": per_tile(wrong_before - wrong_after, side)[0],
     }
-
-
-def first_tiles(net: GlanceAndRefine, score: torch.Tensor, share: float) -> torch.Tensor:
-    """Mark the cells of the most urgent share of the tiles: bool [h, w]."""
-    side = net.config.tile_cells
-    rows, columns = (cells // side for cells in net.grid)
-    chosen = torch.zeros(len(score), dtype=torch.bool)
-    chosen[score.argsort(descending=True)[: round(share * len(score))]] = True
-    return chosen.view(rows, columns).repeat_interleave(side, 0).repeat_interleave(side, 1)
 
 
 def against_twin(
@@ -222,10 +243,11 @@ def show(results: dict[str, Any]) -> None:
         ("", "points", "low", "high"), [(name, row["points"], *row["interval"]) for name, row in rows.items()]
     )
     tiles = results["tiles"]
-    report.table(
-        ("tiles by", *(f"{share:.0%}" for share in tiles["shares"])),
-        [(name, *(f"{100 * value:.2f}" for value in row)) for name, row in tiles["mIoU"].items()],
-    )
+    for among in ("of_each_frame", "of_all_frames"):
+        report.table(
+            (f"tiles {among} by", *(f"{share:.0%}" for share in tiles["shares"])),
+            [(name, *(f"{100 * value:.2f}" for value in row)) for name, row in tiles[among].items()],
+        )
 
 
 if __name__ == "__main__":

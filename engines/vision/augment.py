@@ -1,4 +1,4 @@
-"""Varies training frames, on the device that they are on: turned, mirrored, zoomed, and some made hard."""
+"""Varies training frames, on their device: turned, mirrored, zoomed, tinted, and some made hard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def vary(frames: Tensor, labels: Tensor, config: AugmentConfig) -> tuple[Tensor,
     grid = _placement(frames, config)
     placed = F.grid_sample(frames.float() / 255, grid, padding_mode="reflection", align_corners=False)
     of_labels = F.grid_sample(labels[:, None].float() - VOID, grid, mode="nearest", align_corners=False)
-    return spoil(placed, config.hard_share), of_labels[:, 0].round().long() + VOID
+    return spoil(tint(placed, config.tint), config.hard_share), of_labels[:, 0].round().long() + VOID
 
 
 def _placement(frames: Tensor, config: AugmentConfig) -> Tensor:
@@ -46,6 +46,12 @@ def _placement(frames: Tensor, config: AugmentConfig) -> Tensor:
     )
     theta = torch.cat((torch.stack(rows, dim=1) * half[:, :, None], shift[:, :, None]), dim=2)
     return F.affine_grid(theta, [count, 3, *config.crop_px], align_corners=False)
+
+
+def tint(frames: Tensor, strength: float) -> Tensor:
+    """Amplify each colour of each frame by up to 1 + ``strength``, or dampen it as much; [B, 3, h, w]."""
+    gains = _log_uniform((1 / (1 + strength), 1 + strength), 3 * len(frames), frames.device)
+    return frames * gains.view(-1, 3, 1, 1)
 
 
 def spoil(frames: Tensor, share: float) -> Tensor:

@@ -1,6 +1,8 @@
 """Fit halt and trust on the calibration block, and write the manifest.
 
-``python -m engines.vision.calibrate --config FILE --data DIR --models DIR``
+``python -m engines.vision.calibrate --config FILE --data DIR --models DIR [--as-chosen-for DIR]``
+
+Nets that were refitted on all frames have none left to choose on: they keep what was chosen for them before.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from engines.vision.streams import choose_tolerance
 from engines.vision.trajectory import Graphs, Trajectories, follow
 from engines.vision.trust import trust_table
 
+CHOSEN = ("E_scale", "halting", "halting_chosen_by", "trust", "streams")
 GRAPH_NAMES = ("encoder", "step", "energy", "decoder")
 CORRUPTION_SEED = 1
 SMALLEST_EPS = 1e-5
@@ -62,10 +65,8 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def manifest(
-    recipe: Recipe, graphs: Graphs, models: Path, block: LabelledFrames, command: str
-) -> dict[str, Any]:
-    """Describe a model: everything that the service needs to run and to trust it.
+def choose(recipe: Recipe, graphs: Graphs, block: LabelledFrames) -> dict[str, Any]:
+    """Choose the scale of the energy, the halt, the trust and what a stream keeps.
 
     Half of the trajectories start from the calibration frames as they are, half from the same frames spoilt.
     """
@@ -75,7 +76,21 @@ def manifest(
     run = follow(graphs, frames, labels, classes=net.classes, steps=net.max_steps)
     scale = float(run.energies[:, 0].mean())
     eps = choose_eps(run, scale, recipe.halt.K, recipe.halt.max_loss)
-    z, _, energy = graphs.encode(block.frames[:1])
+    return {
+        "E_scale": scale,
+        "halting": {"K": recipe.halt.K, "eps": eps, "max_steps": net.max_steps},
+        "halting_chosen_by": measured_risk(run, scale, recipe, eps),
+        "trust": trust_table(run, scale),
+        "streams": stream_rule(graphs, block, recipe, eps * scale),
+    }
+
+
+def manifest(
+    recipe: Recipe, graphs: Graphs, models: Path, chosen: dict[str, Any], command: str
+) -> dict[str, Any]:
+    """Describe a model: everything that the service needs to run and to trust it."""
+    net = recipe.net
+    z, _, energy = graphs.encode(np.zeros((1, recipe.data.height_px, recipe.data.width_px, 3), np.uint8))
     return {
         "format": 1,
         "name": recipe.name,
@@ -94,13 +109,9 @@ def manifest(
             "step_size": 1.0,
             "noise_sigma": net.noise_sigma,
         },
-        "E_scale": scale,
         "energy_terms": energy.shape[1],
         "energy_units": "predicted pixel error rate, weighted by class",
-        "halting": {"K": recipe.halt.K, "eps": eps, "max_steps": net.max_steps},
-        "halting_chosen_by": measured_risk(run, scale, recipe, eps),
-        "trust": trust_table(run, scale),
-        "streams": stream_rule(graphs, block, recipe, eps * scale),
+        **chosen,
         "macs": {name: count_macs(models / f"{name}.fp32.onnx") for name in GRAPH_NAMES},
         "licence": recipe.licence,
         "data": recipe.data_licence,
@@ -116,15 +127,21 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="the recipe, a TOML file")
     parser.add_argument("--data", type=Path, required=True, help="the folder with train/ and trainannot/")
     parser.add_argument("--models", type=Path, required=True, help="the folder with the ONNX files")
+    parser.add_argument("--as-chosen-for", type=Path, help="the folder of the model before its refit")
     args = parser.parse_args()
     recipe = load_recipe(args.config)
     graphs = Graphs(args.models, recipe.net.limit)
-    block = load_split(args.data, "calibration", recipe.data)
     config = f"engines/vision/configs/{args.config.name}"
     train = f"python -m engines.vision.train --config {config} --data DIR"
     trunk = " --weights TRUNK" if recipe.net.glance == "lite0" else ""
     command = f"{train}{trunk} --out NETS && {train} --head-of NETS/checkpoint.pt --out RUN"
-    described = manifest(recipe, graphs, args.models, block, command)
+    if args.as_chosen_for:
+        earlier = json.loads((args.as_chosen_for / "manifest.json").read_text())
+        chosen = {name: earlier[name] for name in CHOSEN} | {"is_refit": True}
+        command += f" && {train} --refit-of RUN/checkpoint.pt --out REFIT"
+    else:
+        chosen = choose(recipe, graphs, load_split(args.data, "calibration", recipe.data))
+    described = manifest(recipe, graphs, args.models, chosen, command)
     (args.models / "manifest.json").write_text(json.dumps(described, indent=2) + "\n")
 
 

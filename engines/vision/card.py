@@ -19,7 +19,7 @@ by its class), per tile; its mean over the tiles says how far the answer is to b
 - Licence of the weights: {licence}. {pretrained}
 - Made by: `{command}`, seed {seed}; then `engines.vision.export`, `calibrate` and `report`.
 - {note}
-- Halt and trust were fitted on frames of `train` that no weight was fitted to, as they are and spoilt.
+- Halt and trust were fitted on frames of `train` that no weight was fitted to, as they are and spoilt{refit}.
 - Measured by `python -m engines.vision.report` with the FP32 graphs in onnxruntime. Intervals are 95 %,
   paired bootstrap over {unit}. *Hard* is the same frames with less light, shot noise and blur, drawn once by
   a fixed seed.
@@ -51,6 +51,9 @@ What the trust table promises for the answers at the default halt, and what the 
 
 {limits}
 """
+
+REFIT = """. The nets, without the head,
+  were then refitted on all frames of `train`, those among them that halt and trust were chosen on"""
 
 OTSU = """
 ## Otsu's threshold on the same frames
@@ -84,6 +87,7 @@ def render(recipe: Recipe, described: dict[str, Any], metrics: dict[str, Any]) -
         limits="\n".join(f"- {limit}" for limit in recipe.card.limits),
         unit=f"blocks of {recipe.data.block_frames} frames" if recipe.data.drive_letters else "frames",
         note=recipe.note,
+        refit=REFIT if described.get("is_refit") else "",
         tiles=recipe.net.tiles_per_step,
         that=CHOSEN[recipe.net.order],
         terms=described["energy_terms"],

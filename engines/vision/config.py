@@ -56,8 +56,9 @@ class NetConfig:
         close_look: How the refiner sees pixels: ``plain``, as they are, or through stages of ``lite0``.
         features: Channels of what the glance finds in a cell.
         refiner_widths: Channels between the refiner's convolutions.
-        order: What a step chooses its tiles by: their predicted ``gain``, or the ``entropy`` of their labels.
         reread_features: Whether the refiner's last layer reads the features of the glance again.
+        order: What a step chooses its tiles by: their predicted ``gain``, or the ``entropy`` of their labels.
+        head: What the energy is predicted from: all ``context``, or only the ``doubts`` about the labels.
     """
 
     classes: int
@@ -74,6 +75,7 @@ class NetConfig:
     close_look: str = "plain"
     reread_features: bool = False
     order: Literal["gain", "entropy"] = "gain"
+    head: Literal["context", "doubts"] = "context"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class AugmentConfig:
     turns: bool
     zoom: tuple[float, float]
     hard_share: float
+    tint: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,9 @@ class TrainConfig:
         glance_iterations: So many iterations, the first, fit the glance alone.
         trunk_rate: The learning rate of pretrained weights, over that of the others.
         distillation: How much the glance learns from what the refiner makes of it.
+        overlap: How much the overlap with each class's pixels counts beside the cross-entropy.
+        refit_iterations, refit_rate: Of the nets on all frames, once halt and trust are chosen; the rate is
+            over ``learning_rate``.
     """
 
     seed: int
@@ -112,6 +118,9 @@ class TrainConfig:
     glance_iterations: int = 0
     trunk_rate: float = 1.0
     distillation: float = 0.0
+    overlap: float = 0.0
+    refit_iterations: int = 0
+    refit_rate: float = 0.3
 
 
 @dataclass(frozen=True)

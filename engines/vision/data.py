@@ -58,7 +58,7 @@ def part_of(block: str, config: DataConfig) -> str:
 
 
 def load_split(root: Path, split: str, config: DataConfig) -> LabelledFrames:
-    """Load ``train``, ``head`` or ``calibration``, which have no frame in common, or ``val``.
+    """Load ``train``, ``head`` or ``calibration``, which have no frame in common, ``all`` three, or ``val``.
 
     Raises:
         FileNotFoundError: the folder holds no frames, or a frame has no labels.
@@ -67,7 +67,8 @@ def load_split(root: Path, split: str, config: DataConfig) -> LabelledFrames:
     folder = "val" if split == "val" and not config.val_drives else "train"
     paths = sorted((root / folder).glob("*.webp"))
     blocks = blocks_of((path.stem for path in paths), config.drive_letters, config.block_frames)
-    paths = [path for path in paths if _split_of(path.stem, blocks, folder, config) == split]
+    wanted = ("train", "head", "calibration") if split == "all" else (split,)
+    paths = [path for path in paths if _split_of(path.stem, blocks, folder, config) in wanted]
     if not paths:
         raise FileNotFoundError(f"no frames of split {split!r}: expected {root / folder}/ID.webp")
     pairs = [

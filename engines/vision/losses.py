@@ -35,6 +35,32 @@ def judge(z: Tensor, labels: Tensor, class_weight: Tensor, logit_px: int) -> tup
     return per_cell(loss), per_cell((logits.detach().argmax(1) != labels) * weight)
 
 
+def overlap_loss(z: Tensor, labels: Tensor, logit_px: int) -> Tensor:
+    """One minus the intersection over union of each class that is there, averaged: the Lovasz extension.
+
+    M. Berman, A. R. Triki and M. Blaschko, "The Lovasz-Softmax loss", 2018. Of each cell one logit per class
+    and one of its pixels, the same everywhere, are drawn.
+
+    Args:
+        z: [B, Z, h, w].
+        labels: int64 [B, H, W], VOID where a pixel does not count.
+        logit_px: Width of what one logit covers.
+    """
+    side = CELL_PX // logit_px
+    row, column, row_px, column_px = (int(torch.randint(n, ())) for n in (side, side, logit_px, logit_px))
+    logits = z[:, :-1].float().unflatten(1, (-1, side * side))[:, :, row * side + column]
+    drawn = labels[:, row * logit_px + row_px :: CELL_PX, column * logit_px + column_px :: CELL_PX]
+    counted = drawn != VOID
+    p = logits.softmax(1).transpose(0, 1)[:, counted]
+    is_class = F.one_hot(drawn[counted], len(p)).T.float()
+    errors, order = (is_class - p).abs().sort(dim=1, descending=True)
+    found = is_class.gather(1, order)
+    pixels = found.sum(1, keepdim=True)
+    missed = 1 - (pixels - found.cumsum(1)) / (pixels + (1 - found).cumsum(1))
+    each = (errors * missed.diff(dim=1, prepend=missed.new_zeros(len(missed), 1))).sum(1)
+    return each[pixels[:, 0] > 0].sum() / (pixels > 0).sum().clamp(min=1)
+
+
 def tiles_of(cells: Tensor, side: int, chosen: Tensor) -> Tensor:
     """Cut the chosen tiles out of a map: [B, C, h, w], int64 [B, m] -> [B m, C, side, side]."""
     patches = F.unfold(cells, side, stride=side).transpose(1, 2)
@@ -61,11 +87,14 @@ def divergence(student: Tensor, teacher: Tensor, classes: int) -> Tensor:
 
 
 def glance_loss(
-    net: GlanceAndRefine, frames: Tensor, labels: Tensor, class_weight: Tensor
+    net: GlanceAndRefine, frames: Tensor, labels: Tensor, class_weight: Tensor, config: TrainConfig
 ) -> dict[str, Tensor]:
-    """Ask the glance alone: the scalar ``glance``."""
-    z, _ = net.encode(normalise_exposure(frames))
-    return {"glance": judge(z, labels, class_weight, net.config.logit_px)[0].mean()}
+    """Ask the glance alone: the scalars ``glance`` and ``glance_overlap``."""
+    z, _ = net.guess(normalise_exposure(frames))
+    return {
+        "glance": judge(z, labels, class_weight, net.config.logit_px)[0].mean(),
+        "glance_overlap": config.overlap * overlap_loss(z, labels, net.config.logit_px),
+    }
 
 
 def training_loss(
@@ -73,12 +102,14 @@ def training_loss(
 ) -> dict[str, Tensor]:
     """Glance at every frame, and refine some tiles of each.
 
-    The glance is disturbed in half of the frames before it is refined. The head learns on each tile the
-    error rate that the refinement left and its measured drop, and never pulls at the states themselves. The
-    glance learns from the labels, and from what the refiner made of it.
+    The glance is disturbed in half of the frames before it is refined. The head learns on each tile, from
+    the state before, the error rate that the refinement left and its measured drop, and from the state
+    after, the error rate that it has; it never pulls at the states themselves. The glance learns from the
+    labels, and from what the refiner made of it.
 
     Returns:
-        Scalars ``glance``, ``distilled``, ``refined``, ``left`` and ``gain``, to be added up.
+        Scalars ``glance``, ``distilled``, ``refined``, their two overlaps, ``left`` and ``gain``, to be
+        added up.
     """
     side, logit_px = net.config.tile_cells, net.config.logit_px
     z, context = net.encode(normalise_exposure(frames))
@@ -91,12 +122,20 @@ def training_loss(
     _, wrong_before = judge(tiles_of(state, side, chosen), truth, class_weight, logit_px)
     refined, wrong_after = judge(after, truth, class_weight, logit_px)
     left, promise = (tiles_of(cells, side, chosen) for cells in net.predict(state, context))
+    later, wrong_later = after.detach(), wrong_after
+    if net.head.is_of_labels:  # which has to see that noise came over a refined tile
+        later = disturb(later, net.config.noise_sigma, net.config.limit)
+        _, wrong_later = judge(later, truth, class_weight, logit_px)
+    left_later, _ = net.predict(later, tiles_of(context, side, chosen))
     measured = 100 * per_tile(wrong_before - wrong_after, side)
+    error_rates = torch.stack((wrong_after, wrong_later))
     divergent = divergence(tiles_of(z, side, chosen), after, net.config.classes)
     return {
         "glance": 0.5 * judge(z, labels, class_weight, logit_px)[0].mean(),
         "distilled": config.distillation * divergent,
         "refined": refined.mean(),
-        "left": F.binary_cross_entropy_with_logits(left, wrong_after),
+        "glance_overlap": 0.5 * config.overlap * overlap_loss(z, labels, logit_px),
+        "refined_overlap": config.overlap * overlap_loss(after, truth, logit_px),
+        "left": F.binary_cross_entropy_with_logits(torch.stack((left, left_later)), error_rates),
         "gain": 0.1 * F.smooth_l1_loss(per_tile(promise, side), measured),
     }

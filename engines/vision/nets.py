@@ -24,6 +24,7 @@ CELL_PX = 4
 PIXEL_CHANNELS = 3 * CELL_PX * CELL_PX
 HEAD_HIDDEN = 32
 DOUBTS = 3
+LEAST_DOUBT = 1e-3
 MARK = (0, 0, 0, 0, 0, 1)  # padding that appends the mark to the logits
 HALO_CELLS = 2  # eaten by the two valid 3 x 3 convolutions of the refiner
 
@@ -107,7 +108,7 @@ def doubts(z: Tensor, classes: int) -> Tensor:
     return torch.stack((entropy.mean(1), entropy.amax(1), 1 - p.amax(1).mean(1)), dim=1).to(z.dtype)
 
 
-class Head(nn.Module):
+class ContextHead(nn.Module):
     """Predicts, per cell, the error rate that no step can repair and what a refinement would gain.
 
     The error of a pixel counts as much as its class; the gain is the drop of that rate, in hundredths. What
@@ -115,25 +116,71 @@ class Head(nn.Module):
     refined promises nothing more, so that enough steps refine every tile once.
     """
 
-    def __init__(self, seen: int, latent: int, limit: float) -> None:
+    is_of_labels = False
+
+    def __init__(self, config: NetConfig, latent: int) -> None:
         super().__init__()
-        self.limit = limit
-        self.of_context = nn.Conv2d(seen + DOUBTS, HEAD_HIDDEN, 1)
+        self.limit, self.classes = config.limit, config.classes
+        self.of_context = nn.Conv2d(PIXEL_CHANNELS + config.features + DOUBTS, HEAD_HIDDEN, 1)
         self.of_latent = nn.Conv2d(latent, HEAD_HIDDEN, 1, bias=False)
         self.left = nn.Conv2d(HEAD_HIDDEN, 1, 1)
         self.gain = nn.Conv2d(HEAD_HIDDEN, 1, 1)
 
-    def forward(self, z: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def remember(self, z: Tensor, seen: Tensor) -> Tensor:
+        """Return what to know of the frame at every step, computed once: [B, HEAD_HIDDEN, h, w]."""
+        hidden: Tensor = self.of_context(torch.cat((seen, doubts(z, self.classes)), dim=1))
+        return hidden
+
+    def forward(self, z: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """Return (logit of the error rate that would be left, gain), each float32 [B, 1, h, w].
 
         Args:
             z: [B, Z, h, w].
-            hidden: [B, HEAD_HIDDEN, h, w], ``of_context`` of what is seen and of the glance's doubts; the
-                encoder computes it once.
+            known: What ``remember`` returned of the glance.
         """
         unrefined = 1 - z[:, -1:].float() / self.limit
-        gain = self.gain(F.relu(self.of_latent(z) + hidden)).float()
-        return self.left(F.relu(hidden)).float(), F.softplus(gain) * unrefined
+        gain = self.gain(F.relu(self.of_latent(z) + known)).float()
+        return self.left(F.relu(known)).float(), F.softplus(gain) * unrefined
+
+
+class DoubtHead(nn.Module):
+    """Predicts the same from nothing but how undecided a cell is now, and was after the glance.
+
+    So few weights learn from a few dozen frames without learning those frames. What is left of a refined
+    cell is read from its own labels. The doubts are read in decibels; at first the error rate is about what
+    the likeliest class leaves to the others, the plain confidence of the softmax. Noise makes labels wrong
+    and not undecided; it shows in marks that are neither those of guessed cells nor those of refined ones.
+    """
+
+    is_of_labels = True
+
+    def __init__(self, config: NetConfig, latent: int) -> None:
+        super().__init__()
+        self.limit, self.classes, self.tile_cells = config.limit, config.classes, config.tile_cells
+        self.left = nn.Conv2d(2 * DOUBTS + 2, 1, 1)
+        self.gain = nn.Conv2d(2 * DOUBTS + 2, 1, 1)
+        with torch.no_grad():
+            for weight in self.parameters():
+                weight.zero_()
+            self.left.weight[0, DOUBTS - 1] = math.log(10) / 10
+
+    def remember(self, z: Tensor, seen: Tensor) -> Tensor:
+        """Return the doubts of the glance, in decibels: [B, DOUBTS, h, w]."""
+        return 10 * doubts(z, self.classes).clamp(min=LEAST_DOUBT).log10()
+
+    def forward(self, z: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (logit of the error rate that would be left, gain); as ``ContextHead``."""
+        refined = z[:, -1:] / self.limit
+        strayed = 100 * F.avg_pool2d(torch.minimum(refined.abs(), (1 - refined).abs()), self.tile_cells)
+        strayed = F.interpolate(strayed, scale_factor=float(self.tile_cells), mode="nearest")
+        now = known + refined * (self.remember(z, known) - known)
+        inputs = torch.cat((now, known, refined), dim=1)
+        left = self.left(torch.cat((inputs, refined * strayed), dim=1))
+        gain = self.gain(torch.cat((inputs, strayed), dim=1))
+        return left.float(), F.softplus(gain.float()) * (1 - refined.float())
+
+
+HEADS = {"context": ContextHead, "doubts": DoubtHead}
 
 
 class Refiner(nn.Module):
@@ -182,7 +229,7 @@ class Refiner(nn.Module):
 class GlanceAndRefine(nn.Module):
     """All weights of the model, and the dense passes that training uses.
 
-    The context of a frame is [pixels | features | head's hidden], all of it per cell: [B, X, h, w].
+    The context of a frame is [pixels | features | what the head remembers], all per cell: [B, X, h, w].
     """
 
     def __init__(self, config: NetConfig) -> None:
@@ -192,7 +239,7 @@ class GlanceAndRefine(nn.Module):
         self.seen_channels = PIXEL_CHANNELS + config.features  # of the context: what the refiner reads
         self.glance = GLANCES[config.glance](config.features)
         self.first_guess = nn.Conv2d(config.features, self.latent - 1, 1)
-        self.head = Head(self.seen_channels, self.latent, config.limit)
+        self.head = HEADS[config.head](config, self.latent)
         self.refiner = Refiner(config, self.latent)
 
     @property
@@ -206,13 +253,16 @@ class GlanceAndRefine(nn.Module):
         """The type of the weights."""
         return self.first_guess.weight.dtype
 
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Glance at exposure-normalised RGB: [B, 3, H, W] -> z [B, Z, h, w], context [B, X, h, w]."""
+    def guess(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Glance at exposure-normalised RGB: [B, 3, H, W] -> z [B, Z, h, w], features [B, features, h, w]."""
         features = self.glance(pixels)
+        return F.pad(self.first_guess(features).clamp(-self.config.limit, self.config.limit), MARK), features
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Glance, and keep what the steps will read: [B, 3, H, W] -> z [B, Z, h, w], context [B, X, h, w]."""
+        z, features = self.guess(pixels)
         seen = torch.cat((F.pixel_unshuffle(pixels, CELL_PX), features), dim=1)
-        z = F.pad(self.first_guess(features).clamp(-self.config.limit, self.config.limit), MARK)
-        known = torch.cat((seen, doubts(z, self.config.classes)), dim=1).detach()
-        return z, torch.cat((seen, self.head.of_context(known)), dim=1)
+        return z, torch.cat((seen, self.head.remember(z.detach(), seen.detach())), dim=1)
 
     def predict(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return (logit of the error rate that would be left, gain), each float32 [B, 1, h, w]."""

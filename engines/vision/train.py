@@ -1,9 +1,10 @@
 """Fit the weights of a recipe: ``python -m engines.vision.train --config FILE --data DIR --out DIR``.
 
 A second run with ``--head-of CHECKPOINT`` fits the head alone to the nets of a finished one, on frames that
-the nets were not trained on where the recipe keeps some. A run is resumed from ``checkpoint.pt`` in its
-output folder as if it had never stopped; ``--iterations`` shortens it, or what is left of it. With
-a GPU the whole set lies on it.
+the nets were not trained on where the recipe keeps some. Once halt and trust are chosen, a third one with
+``--refit-of CHECKPOINT`` goes on with the nets, at a lower rate, on all frames, and leaves the head. A run is
+resumed from ``checkpoint.pt`` in its output folder as if it had never stopped; ``--iterations`` shortens it,
+or what is left of it. With a GPU the whole set lies on it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +46,7 @@ class Trainer:
         head_of: A checkpoint; all but the head is taken from it and stays as it is.
         trunk: ImageNet weights to start from.
         start: A checkpoint of another recipe; what has the same name and shape is taken from it.
+        refit_of: A checkpoint; all is taken from it, and the head stays as it is.
         device: Where to train.
     """
 
@@ -53,35 +57,39 @@ class Trainer:
         head_of: Path | None = None,
         trunk: Path | None = None,
         start: Path | None = None,
+        refit_of: Path | None = None,
         device: str = "cpu",
     ) -> None:
         torch.manual_seed(recipe.train.seed)
         settings = self.settings = recipe.train
         self.device = device
-        self.glance_iterations = 0 if head_of or start else settings.glance_iterations
+        self.glance_iterations = 0 if head_of or start or refit_of else settings.glance_iterations
         self.class_weight = torch.tensor(settings.class_weight, device=device)
         net = GlanceAndRefine(recipe.net)
         for part in net.pretrained if trunk else []:
             part.load(trunk)
         if start:
             take_what_fits(net, start)
-        if head_of:
-            missing = [name for name in take_what_fits(net, head_of) if not name.startswith("head.")]
+        if finished := head_of or refit_of:
+            missing = [
+                name for name in take_what_fits(net, finished) if refit_of or not name.startswith("head.")
+            ]
             if missing:
-                raise ValueError(f"{head_of}: expected weights for {missing[0]}, there are none of its shape")
+                raise ValueError(
+                    f"{finished}: expected weights for {missing[0]}, there are none of its shape"
+                )
+        if head_of:
             net.eval()
-        pretrained = [weight for part in net.pretrained for weight in part.parameters()]
-        net.requires_grad_(head_of is None).head.requires_grad_(True)
+        net.requires_grad_(head_of is None).head.requires_grad_(refit_of is None)
         self.net = net.to(device, memory_format=torch.channels_last)
         average = running_average(settings.average_decay)
         self.average = AveragedModel(self.net, multi_avg_fn=average, use_buffers=True)
-        known = {id(weight) for weight in pretrained}
-        fresh = [weight for weight in self.net.parameters() if id(weight) not in known]
-        rates = (settings.learning_rate, settings.learning_rate * settings.trunk_rate)
-        groups = [{"params": fresh, "lr": rates[0]}, {"params": pretrained, "lr": rates[1]}]
-        self.optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        rate = settings.learning_rate * (settings.refit_rate if refit_of else 1)
+        sorted_weights = groups(net, rate, settings.trunk_rate)
+        self.optimiser = torch.optim.AdamW(sorted_weights, weight_decay=settings.weight_decay)
+        begins = [self.glance_iterations if group["late"] else 0 for group in self.optimiser.param_groups]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda iteration: rate_at(iteration / iterations)
+            self.optimiser, [partial(rate_between, begin, iterations) for begin in begins]
         )
         self.iteration = 0
 
@@ -92,7 +100,7 @@ class Trainer:
             self.net.refiner.start_as(self.net.first_guess)
         with torch.autocast(self.device, torch.bfloat16):
             if self.iteration < self.glance_iterations:
-                parts = glance_loss(self.net, frames, labels, self.class_weight)
+                parts = glance_loss(self.net, frames, labels, self.class_weight, self.settings)
             else:
                 parts = training_loss(self.net, frames, labels, self.class_weight, self.settings)
         self.optimiser.zero_grad()
@@ -158,8 +166,29 @@ def load_weights(recipe: Recipe, checkpoint: Path) -> GlanceAndRefine:
     return net.eval()
 
 
-def rate_at(done: float) -> float:
-    """Say how much of the learning rate to use when a share of the run is done: up a line, down a cosine."""
+def groups(net: GlanceAndRefine, rate: float, trunk_rate: float) -> list[dict[str, Any]]:
+    """Sort the weights by their learning rate: pretrained or not, and there from the start or ``late``."""
+    pretrained = {id(weight) for part in net.pretrained for weight in part.parameters()}
+    late = {id(weight) for part in (net.refiner, net.head) for weight in part.parameters()}
+    rates = {False: rate, True: rate * trunk_rate}
+    sorted_by = [(is_late, is_known) for is_late in (False, True) for is_known in (False, True)]
+    return [
+        {
+            "params": [
+                weight
+                for weight in net.parameters()
+                if (id(weight) in late, id(weight) in pretrained) == (is_late, is_known)
+            ],
+            "lr": rates[is_known],
+            "late": is_late,
+        }
+        for is_late, is_known in sorted_by
+    ]
+
+
+def rate_between(begin: int, end: int, iteration: int) -> float:
+    """Say how much of the learning rate to use: up a line, down a cosine, from ``begin`` to ``end``."""
+    done = max(iteration - begin, 0) / max(end - begin, 1)
     if done < WARM_UP_SHARE:
         return 0.04 + 0.96 * done / WARM_UP_SHARE
     return 0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))
@@ -215,17 +244,22 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="ImageNet weights of the trunk, a safetensors file")
     parser.add_argument("--start-of", type=Path, help="take what fits from another recipe's checkpoint")
     parser.add_argument("--iterations", type=int, help="instead of the recipe's")
-    parser.add_argument("--head-of", type=Path, help="fit the head alone, to the nets of this checkpoint")
+    finished = parser.add_mutually_exclusive_group()
+    finished.add_argument("--head-of", type=Path, help="fit the head alone, to the nets of this checkpoint")
+    finished.add_argument("--refit-of", type=Path, help="go on with its nets, on all frames; the head stays")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     recipe = load_recipe(args.config)
-    split = "head" if args.head_of and recipe.data.head_share else "train"
+    split, planned = "train", recipe.train.iterations
+    if args.head_of:
+        split, planned = "head" if recipe.data.head_share else "train", recipe.train.head_iterations
+    elif args.refit_of:
+        split, planned = "all", recipe.train.refit_iterations
     data = load_split(args.data, split, recipe.data)
-    planned = recipe.train.head_iterations if args.head_of else recipe.train.iterations
     iterations = args.iterations or planned
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    trainer = Trainer(recipe, iterations, args.head_of, args.weights, args.start_of, device)
+    trainer = Trainer(recipe, iterations, args.head_of, args.weights, args.start_of, args.refit_of, device)
     train(trainer, recipe, data, args.out, iterations)
 
 

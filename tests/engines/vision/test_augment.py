@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'sage-edge[training]'")
 
-from engines.vision.augment import spoil, vary  # noqa: E402
+from engines.vision.augment import spoil, tint, vary  # noqa: E402
 from engines.vision.config import AugmentConfig  # noqa: E402
 from engines.vision.data import VOID  # noqa: E402
 
@@ -65,3 +65,16 @@ def test_blur_and_light_keep_a_flat_frame_flat_on_average():
     grey = torch.full((64, 3, 32, 32), 0.3)
     spoilt = spoil(grey, 1.0).mean(dim=(1, 2, 3))
     assert 0.3 * 0.29 < spoilt.min() < spoilt.max() < 0.3 * 1.42
+
+
+def test_each_colour_of_a_frame_is_tinted_by_itself_within_its_bounds():
+    torch.manual_seed(4)
+    frames = torch.rand(200, 3, 4, 4) + 0.1
+    gains = tint(frames, 0.25) / frames
+    of_colours = gains.flatten(2)
+    assert (of_colours.amax(2) - of_colours.amin(2)).max() < 1e-5
+    assert gains.min() >= 0.8 - 1e-5
+    assert gains.max() <= 1.25 + 1e-5
+    assert gains.max() - gains.min() > 0.35
+    assert (of_colours[:, 0, 0] - of_colours[:, 1, 0]).abs().mean() > 0.05
+    torch.testing.assert_close(tint(frames, 0.0), frames)

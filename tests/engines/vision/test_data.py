@@ -68,6 +68,8 @@ def test_the_parts_of_train_share_no_block_and_leave_none_out(road):
     blocks = [set(part.blocks) for part in parts.values()]
     assert len(set.union(*blocks)) == sum(len(of_part) for of_part in blocks)
     assert sum(len(part) for part in parts.values()) == 48
+    together = {frame_id for part in parts.values() for frame_id in part.ids}
+    assert set(load_split(road, "all", ROAD).ids) == together
 
 
 def test_frames_and_labels_are_scaled_and_void_is_void(road):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("torch", reason="needs torch: pip install 'sage-edge[training]'")
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'sage-edge[training]'")
 
 pytestmark = pytest.mark.training
 
@@ -36,6 +36,7 @@ crop_px = [80, 80]
 batch = 4
 iterations = 4
 head_iterations = 2
+refit_iterations = 3
 glance_iterations = 1
 """
 
@@ -102,6 +103,33 @@ def test_the_commands_leave_a_model_that_says_what_it_is(trained):
     assert (root / "nets" / "losses.png").stat().st_size > 0
 
 
+def test_a_refit_sees_all_frames_and_keeps_head_halt_and_trust(trained):
+    root, recipe, checkpoint = trained
+    refit = root / "refit"
+    command("engines.vision.train", *recipe, "--refit-of", checkpoint[1], "--out", refit, "--threads", 1)
+    before, after = (
+        torch.load(path, weights_only=True)["average"] for path in (checkpoint[1], refit / "checkpoint.pt")
+    )
+    changed = {
+        name.split(".")[1]
+        for name in before
+        if name.startswith("module.") and not torch.equal(before[name], after[name])
+    }
+    assert changed == {"glance", "first_guess", "refiner"}
+    export = ("--checkpoint", refit / "checkpoint.pt", "--out", refit / "models")
+    command("engines.vision.export", "--config", root / "tiny.toml", *export)
+    chosen = ("--as-chosen-for", root / "models")
+    command("engines.vision.calibrate", *recipe, "--models", refit / "models", *chosen)
+    command("engines.vision.report", *recipe, "--models", refit / "models", *export[:2])
+    earlier, later = (json.loads((path / "models" / "manifest.json").read_text()) for path in (root, refit))
+    for name in ("E_scale", "halting", "halting_chosen_by", "trust", "streams"):
+        assert later[name] == earlier[name]
+    assert later["files"]["encoder.fp32.onnx"] != earlier["files"]["encoder.fp32.onnx"]
+    assert "--refit-of" in later["command"]
+    assert "refitted on all frames" in (refit / "models" / "MODEL_CARD.md").read_text()
+    assert "refitted" not in (root / "models" / "MODEL_CARD.md").read_text()
+
+
 def test_evaluate_takes_the_folder_and_knows_its_void_and_its_drives(trained):
     root, _, _ = trained
     out = root / "evaluated.json"
@@ -140,6 +168,8 @@ def test_the_ablation_adds_up(trained):
         100 * (results["mIoU"]["last"] - results["mIoU"]["first"])
     )
     assert set(results["e_signals_minus_fixed"]) > {"energy", "gain", "oracle", "random", "change"}
-    by_share = results["tiles"]["mIoU"]
-    assert len({row[0] for row in by_share.values()}) == len({row[-1] for row in by_share.values()}) == 1
+    for among in ("of_each_frame", "of_all_frames"):
+        by_share = results["tiles"][among].values()
+        assert [row[0] for row in by_share] == pytest.approx(5 * [results["mIoU"]["glance"]], abs=0.002)
+        assert [row[-1] for row in by_share] == pytest.approx(5 * [results["mIoU"]["last"]], abs=0.002)
     assert results["feed_forward"]["mIoU"] == pytest.approx(results["mIoU"]["last"], abs=0.02)  # the same net

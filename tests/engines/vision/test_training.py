@@ -18,10 +18,17 @@ from engines.vision.data import VOID, LabelledFrames  # noqa: E402
 from engines.vision.export import export_all  # noqa: E402
 from engines.vision.fixed_order import fixed_order  # noqa: E402
 from engines.vision.graphs import EncoderGraph, EnergyGraph, StepGraph, tile_cells  # noqa: E402
-from engines.vision.losses import disturb, divergence, draw_tiles, judge, tiles_of  # noqa: E402
+from engines.vision.losses import disturb, divergence, draw_tiles, judge, overlap_loss, tiles_of  # noqa: E402
 from engines.vision.macs import count_macs  # noqa: E402
-from engines.vision.nets import MARK, doubts, normalise_exposure, per_tile  # noqa: E402
-from engines.vision.train import Trainer, draw_batch, load_weights, rate_at, running_average, train  # noqa: E402
+from engines.vision.nets import MARK, DoubtHead, doubts, normalise_exposure, per_tile  # noqa: E402
+from engines.vision.train import (  # noqa: E402
+    Trainer,
+    draw_batch,
+    load_weights,
+    rate_between,
+    running_average,
+    train,
+)
 from engines.vision.trajectory import Graphs  # noqa: E402
 from tests.engines.vision.frames import nuclei_frames  # noqa: E402
 
@@ -128,6 +135,35 @@ def test_doubts_are_entropies_and_what_the_likeliest_class_leaves():
     np.testing.assert_allclose(doubts(z, 3).numpy(), np.stack(expected, 1), atol=1e-6)
 
 
+def test_a_head_of_doubts_starts_as_the_plain_confidence():
+    config = replace(load_recipe(CONFIGS / "camvid-quick.toml").net, limit=8.0)
+    z = 3 * torch.randn(2, 11 * 4 + 1, 10, 10, generator=torch.Generator().manual_seed(0))
+    z[:, -1] = config.limit  # refined, so that there is nothing more to gain
+    head = DoubtHead(config, z.shape[1])
+    with torch.no_grad():
+        left, gain = head(z, head.remember(z, None))
+    p = torch.softmax(z[:, :-1].reshape(2, 11, 4, 10, 10), 1).amax(1).mean(1, keepdim=True)
+    torch.testing.assert_close(left.exp(), 1 - p, atol=1e-4, rtol=1e-4)
+    assert (gain == 0).all()
+
+
+def test_a_head_of_doubts_learns_to_mistrust_noise():
+    config = load_recipe(CONFIGS / "camvid-quick.toml").net
+    torch.manual_seed(0)
+    head = DoubtHead(config, 45)
+    optimiser = torch.optim.Adam(head.parameters(), 0.03)
+    for _ in range(300):
+        z = torch.nn.functional.pad(2 * torch.randn(8, 44, 10, 10), MARK, value=config.limit)
+        known, noisy = head.remember(z, None), torch.rand(8, 1, 1, 1) < 0.5
+        left, _ = head(z + noisy * 2 * torch.randn_like(z), known)
+        truth = 0.2 + 0.6 * noisy.float().expand_as(left)
+        optimiser.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(left, truth).backward()
+        optimiser.step()
+    clean, disturbed = (left.sigmoid()[mask[:, 0, 0, 0]].mean() for mask in (~noisy, noisy))
+    assert disturbed > clean + 0.3
+
+
 def test_the_refiner_starts_where_the_glance_is(net, encoded):
     _, z, ctx, _ = encoded
     if not net.refiner.reread:
@@ -145,7 +181,9 @@ def test_a_step_changes_the_energy_of_the_tiles_it_refines_and_of_no_other(net, 
     with torch.no_grad():
         delta, after = StepGraph(net)(z, ctx, torch.ones(len(z)))
     touched = per_tile((delta != 0).any(dim=1, keepdim=True).float(), net.config.tile_cells) > 0
-    assert (after[touched] < energy[touched]).all()
+    assert (after[touched] != energy[touched]).all()
+    if net.config.head == "context":  # which takes the gain off and changes nothing else
+        assert (after[touched] < energy[touched]).all()
     torch.testing.assert_close(after[~touched], energy[~touched])
 
 
@@ -224,6 +262,54 @@ def test_judging_a_perfect_latent_finds_no_error():
     assert wrong.max() == 0
 
 
+def jaccard_losses(p, truth):
+    """One minus the overlap of each class that is there, the Lovasz extension by its definition."""
+    losses = []
+    for of_class, is_class in zip(p.T, truth.T, strict=True):
+        if is_class.any():
+            errors = np.abs(is_class - of_class)
+            wrong, last, total = set(), 0.0, 0.0
+            for pixel in np.argsort(-errors):
+                wrong.add(pixel)
+                both = sum(is_class[n] and n not in wrong for n in range(len(p)))
+                either = sum(is_class[n] or n in wrong for n in range(len(p)))
+                total += errors[pixel] * (1 - both / either - last)
+                last = 1 - both / either
+            losses.append(total)
+    return np.mean(losses)
+
+
+def test_overlap_is_the_lovasz_extension_of_the_jaccard_loss():
+    torch.manual_seed(3)
+    z = 2 * torch.randn(2, 3 + 1, 3, 4)  # one logit per class and cell
+    labels = torch.randint(2, (2, 3, 4))  # the third class is nowhere
+    labels[1, 2] = VOID
+    whole_cells = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    counted = (labels != VOID).flatten().numpy()
+    p = z[:, :-1].softmax(1).permute(0, 2, 3, 1).reshape(-1, 3).numpy()[counted]
+    truth = np.eye(3, dtype=bool)[labels.flatten().numpy()[counted]]
+    assert overlap_loss(z, whole_cells, logit_px=4).item() == pytest.approx(
+        jaccard_losses(p, truth), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("logit_px", [1, 2])
+def test_perfect_labels_overlap_wherever_they_are_drawn(logit_px):
+    side = 4 // logit_px
+    labels = torch.randint(3, (2, 16 * side, 16 * side))
+    logits = 200.0 * torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    z = torch.nn.functional.pad(torch.nn.functional.pixel_unshuffle(logits, side), MARK)
+    pixels = labels.repeat_interleave(logit_px, 1).repeat_interleave(logit_px, 2)
+    assert max(overlap_loss(z, pixels, logit_px).item() for _ in range(20)) < 1e-5
+
+
+def test_an_all_void_batch_has_no_overlap_to_lose():
+    z = torch.randn(1, 49, 2, 2, requires_grad=True)
+    loss = overlap_loss(z, torch.full((1, 8, 8), VOID), logit_px=1)
+    loss.backward()
+    assert loss.item() == 0
+
+
 def test_an_error_counts_as_much_as_its_class():
     labels = torch.zeros(1, 4, 4, dtype=torch.long)
     labels[0, 0, 0] = 2
@@ -278,8 +364,9 @@ def test_weights_that_fit_are_taken_from_another_recipe(recipe, trained):
 
 def test_counted_macs_are_those_of_the_layers(net, models):
     rows, columns = net.grid
-    cells, hidden = rows * columns, 32
-    assert count_macs(models / "energy.fp32.onnx") == cells * (net.latent * hidden + hidden * 2)
+    hidden = 32
+    of_a_cell = {"context": net.latent * hidden + hidden * 2, "doubts": 8 * 2}[net.config.head]
+    assert count_macs(models / "energy.fp32.onnx") == rows * columns * of_a_cell
     assert count_macs(models / "decoder.fp32.onnx") == 0
 
 
@@ -314,12 +401,43 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(tmp_pa
 
 
 def test_the_learning_rate_rises_falls_and_ends_at_nothing():
-    rates = [rate_at(done / 60) for done in range(61)]
+    rates = [rate_between(20, 80, iteration) for iteration in range(20, 81)]
     assert rates.index(max(rates)) == 4
     assert max(rates) == pytest.approx(1)
     assert rates[:5] == sorted(rates[:5])
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert rates[-1] == pytest.approx(0)
+
+
+def test_what_starts_late_warms_up_when_it_starts_and_is_not_touched_before():
+    recipe = load_recipe(CONFIGS / "camvid-quick.toml")
+    recipe = replace(recipe, train=replace(recipe.train, glance_iterations=2))
+    trainer = Trainer(recipe, 40)
+    frames, labels = labelled_frames(recipe, 2, seed=1)
+    batch = to_input(frames), torch.from_numpy(labels).long()
+    before = copy.deepcopy(trainer.net.refiner.state_dict())
+    rates = []
+    for _ in range(3):
+        rates.append(
+            dict(zip(("glance", "trunk", "refiner", "look"), trainer.schedule.get_last_lr(), strict=True))
+        )
+        after = copy.deepcopy(trainer.net.refiner.state_dict())
+        parts = trainer.step(*batch)
+    assert all(torch.equal(after[name], before[name]) for name in before if not name.startswith("last."))
+    assert "refined" in parts
+    assert rates[2]["refiner"] == pytest.approx(rates[0]["glance"])
+    assert rates[2]["glance"] > rates[2]["refiner"]
+    assert rates[0]["trunk"] == pytest.approx(recipe.train.trunk_rate * rates[0]["glance"])
+    assert rates[2]["look"] == pytest.approx(recipe.train.trunk_rate * rates[2]["refiner"])
+
+
+def test_no_unit_of_the_refiner_can_die(recipe, trained):
+    refiner = copy.deepcopy(trained[0].net.refiner).train()
+    width = refiner.layers[0][0].in_channels
+    with torch.no_grad():
+        refiner.layers[0][0].weight -= 10  # what killed every unit of one that had no norms
+        fired = refiner.layers[0](torch.rand(4, width, 8, 8) + 1).amax(dim=(0, 2, 3))
+    assert (fired > 0).all()
 
 
 def test_the_average_forgets_its_start_and_then_follows_slowly():
