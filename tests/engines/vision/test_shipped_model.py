@@ -136,8 +136,10 @@ def test_half_precision_gives_nearly_the_same_answer(models, frames, manifest):
     (z32, _, energy32), (z16, _, energy16) = (
         refined(Graphs(models, limit, precision), frames, steps) for precision in ("fp32", "fp16")
     )
-    decoder = Graphs(models, limit)
-    assert (decoder.classify(z32) == decoder.classify(z16)).mean() > 0.995
+    logits32, logits16 = (Graphs(models, limit).run("decoder", z=z)[0] for z in (z32, z16))
+    second, first = np.sort(logits32, axis=1)[:, -2:].swapaxes(0, 1)
+    agrees = logits32.argmax(axis=1) == logits16.argmax(axis=1)
+    assert agrees[first - second > 0.5].mean() > 0.999  # these frames are strange to a model of roads
     np.testing.assert_allclose(
         energy32.mean(axis=1), energy16.mean(axis=1), rtol=0.02
     )  # tiles may be swapped
