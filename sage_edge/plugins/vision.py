@@ -39,8 +39,8 @@ class VisionPlugin(IRPPlugin):
     """Label every pixel of an image; refine where it pays.
 
     State space: a latent float32 [C, h, w] on a coarse grid of the frame, first guessed from a glance
-    at reduced resolution. A step looks at the frame's tiles with the largest predicted gain at full
-    resolution and replaces their part of the latent.
+    at reduced resolution. A step looks at the frame's most urgent tiles, by predicted gain or by entropy,
+    at full resolution and replaces their part of the latent.
     Noise model: Gaussian noise in the latent, of the standard deviation that the model was trained with.
     Energy: the predicted pixel error rate, learned; the mean over the tiles of the frame. The model says
         how it weighs the pixels, in its energy units.
@@ -141,7 +141,7 @@ class VisionPlugin(IRPPlugin):
     def advance(
         self, z: Float32, context: Mapping[str, Float32], step_size: Float32
     ) -> tuple[Float32, Float32]:
-        """Refine the most promising tiles of n latents: direction and successor's energy terms."""
+        """Refine the most urgent tiles of n latents: direction and successor's energy terms."""
         out = self.model.step.run({"z": z, **context, "step_size": step_size})
         return out["delta"], out["energy"]
 
@@ -171,7 +171,7 @@ class VisionPlugin(IRPPlugin):
         return float(terms.mean(dtype=np.float64))
 
     def step(self, state: IRPState, noise_schedule: float) -> IRPState:
-        """Refine the most promising tiles of one latent."""
+        """Refine the most urgent tiles of one latent."""
         size = np.full(1, self.step_size, np.float32)
         delta, _ = self.advance(state.x[None], self._context(state), size)
         moved = state.x + np.float32(self.step_size) * delta[0]
