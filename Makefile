@@ -18,12 +18,14 @@ VENV_OPTIONS ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 CORE   := $(shell find csrc CMakeLists.txt pyproject.toml -type f 2>/dev/null)
-# What `make train-vision` trains: a recipe of engines/vision/configs, its data set, ImageNet weights of the trunk.
+# What `make train-vision` trains: a recipe of engines/vision/configs, its data set, ImageNet weights of the trunk;
+# SEED= draws other weights than the recipe's seed does, into a folder of their own.
 CONFIG ?= nuclei
 SET    ?= $(if $(filter camvid%,$(CONFIG)),camvid,nuclei_dsb2018)
 TRUNK  ?= $(if $(filter camvid%,$(CONFIG)),$(DATA)/weights/efficientnet_lite0_trunk_fp16.safetensors)
-RUN    := build/vision/$(CONFIG)
+RUN    := build/vision/$(CONFIG)$(if $(SEED),/seed-$(SEED))
 RECIPE := --config engines/vision/configs/$(CONFIG).toml --data $(DATA)/$(SET)
+DRAW   := $(if $(SEED),--seed $(SEED))
 MODEL  := $(RUN)/models
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
@@ -75,18 +77,18 @@ bench: $(VENV)/.test ## every benchmark, as tables
 	$(BIN)/python -m benchmarks.run_all $(ARGS)
 
 train-vision: $(VENV)/.training ## train, export and measure a vision model into build/vision/CONFIG; needs DATA=
-	$(BIN)/python -m engines.vision.train $(RECIPE) $(if $(TRUNK),--weights $(TRUNK)) --out $(RUN)/nets $(ARGS)
-	$(BIN)/python -m engines.vision.train $(RECIPE) --head-of $(RUN)/nets/checkpoint.pt --out $(RUN)/head $(ARGS)
+	$(BIN)/python -m engines.vision.train $(RECIPE) $(if $(TRUNK),--weights $(TRUNK)) --out $(RUN)/nets $(DRAW) $(ARGS)
+	$(BIN)/python -m engines.vision.train $(RECIPE) --head-of $(RUN)/nets/checkpoint.pt --out $(RUN)/head $(DRAW) $(ARGS)
 	$(BIN)/python -m engines.vision.export --config engines/vision/configs/$(CONFIG).toml \
 	  --checkpoint $(RUN)/head/checkpoint.pt --out $(MODEL)
-	$(BIN)/python -m engines.vision.calibrate $(RECIPE) --models $(MODEL)
+	$(BIN)/python -m engines.vision.calibrate $(RECIPE) --models $(MODEL) $(DRAW)
 	$(BIN)/python -m engines.vision.report $(RECIPE) --models $(MODEL) --checkpoint $(RUN)/head/checkpoint.pt
 
 refit-vision: $(VENV)/.training ## then go on with its nets on all frames, the kept-apart too: into build/vision/CONFIG/refit
-	$(BIN)/python -m engines.vision.train $(RECIPE) --refit-of $(RUN)/head/checkpoint.pt --out $(RUN)/refit $(ARGS)
+	$(BIN)/python -m engines.vision.train $(RECIPE) --refit-of $(RUN)/head/checkpoint.pt --out $(RUN)/refit $(DRAW) $(ARGS)
 	$(BIN)/python -m engines.vision.export --config engines/vision/configs/$(CONFIG).toml \
 	  --checkpoint $(RUN)/refit/checkpoint.pt --out $(RUN)/refit/models
-	$(BIN)/python -m engines.vision.calibrate $(RECIPE) --models $(RUN)/refit/models --as-chosen-for $(MODEL)
+	$(BIN)/python -m engines.vision.calibrate $(RECIPE) --models $(RUN)/refit/models --as-chosen-for $(MODEL) $(DRAW)
 	$(BIN)/python -m engines.vision.report $(RECIPE) --models $(RUN)/refit/models --checkpoint $(RUN)/refit/checkpoint.pt
 
 test-training: $(VENV)/.training ## tests of the nets and of training

@@ -29,14 +29,16 @@ def miou_interval(
     """Estimate the 95 % interval of an mIoU, or of its lead over a rival on the same frames.
 
     Args:
-        confusions: int64 [N, classes, classes], one per frame, or per block of frames.
+        confusions: int64 [N, classes, classes], one per frame, or per block of frames; or
+            [seeds, N, classes, classes], the same frames labelled by the nets of several seeds, whose mIoUs
+            are averaged.
         rival: The same for another method; its mIoU is subtracted draw by draw.
         seed: Of the draws.
 
     Returns:
         The 2.5 % and 97.5 % quantiles over 10,000 draws of N with replacement.
     """
-    frames = len(confusions)
+    frames = confusions.shape[-3]
     counts = np.random.default_rng(seed).multinomial(frames, np.full(frames, 1 / frames), size=DRAWS)
     drawn = _mean_ious(counts, confusions)
     if rival is not None:
@@ -46,6 +48,7 @@ def miou_interval(
 
 
 def _mean_ious(counts: NDArray[np.int64], confusions: NDArray[np.int64]) -> NDArray[np.float64]:
-    summed = np.tensordot(counts, confusions, axes=1)
-    means: NDArray[np.float64] = np.nanmean(iou_per_class(summed), axis=-1)
+    seeds = confusions.reshape(-1, *confusions.shape[-3:])
+    drawn = [np.nanmean(iou_per_class(np.tensordot(counts, of_seed, axes=1)), axis=-1) for of_seed in seeds]
+    means: NDArray[np.float64] = np.mean(drawn, axis=0)
     return means

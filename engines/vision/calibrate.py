@@ -127,12 +127,14 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="the recipe, a TOML file")
     parser.add_argument("--data", type=Path, required=True, help="the folder with train/ and trainannot/")
     parser.add_argument("--models", type=Path, required=True, help="the folder with the ONNX files")
+    parser.add_argument("--seed", type=int, help="that the nets were trained from, if not the recipe's")
     parser.add_argument("--as-chosen-for", type=Path, help="the folder of the model before its refit")
     args = parser.parse_args()
-    recipe = load_recipe(args.config)
+    recipe = load_recipe(args.config, args.seed)
     graphs = Graphs(args.models, recipe.net.limit)
     config = f"engines/vision/configs/{args.config.name}"
-    train = f"python -m engines.vision.train --config {config} --data DIR"
+    seed = "" if args.seed is None else f" --seed {args.seed}"
+    train = f"python -m engines.vision.train --config {config} --data DIR{seed}"
     trunk = " --weights TRUNK" if recipe.net.glance == "lite0" else ""
     command = f"{train}{trunk} --out NETS && {train} --head-of NETS/checkpoint.pt --out RUN"
     if args.as_chosen_for:

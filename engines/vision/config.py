@@ -54,11 +54,13 @@ class NetConfig:
         logit_px: Width of what one logit covers, in pixels.
         glance: ``plain``, or ``lite0`` for the first stages of EfficientNet-Lite0.
         close_look: How the refiner sees pixels: ``plain``, as they are, or through stages of ``lite0``.
+        glance_scale: The resolution that the glance looks at, over that of the frame.
         features: Channels of what the glance finds in a cell.
         refiner_widths: Channels between the refiner's convolutions.
         reread_features: Whether the refiner's last layer reads the features of the glance again.
         order: What a step chooses its tiles by: their predicted ``gain``, or the ``entropy`` of their labels.
         head: What the energy is predicted from: all ``context``, or only the ``doubts`` about the labels.
+        dropout: Of the channels that each of the two last layers reads, the share that training leaves out.
     """
 
     classes: int
@@ -76,6 +78,8 @@ class NetConfig:
     reread_features: bool = False
     order: Literal["gain", "entropy"] = "gain"
     head: Literal["context", "doubts"] = "context"
+    glance_scale: float = 0.5
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -165,13 +169,19 @@ class Recipe:
     card: CardConfig
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, seed: int | None = None) -> Recipe:
     """Read a recipe; what it leaves out is taken from the file that its ``base`` names, if any.
+
+    Args:
+        path: The TOML file.
+        seed: Instead of the recipe's.
 
     Raises:
         TypeError: A key is missing or unknown; the message names it.
     """
     raw = _with_base(path)
+    if seed is not None:
+        raw["train"]["seed"] = seed
     raw["net"] |= {
         "classes": len(raw["data"]["classes"]),
         "size_px": [raw["data"]["height_px"], raw["data"]["width_px"]],

@@ -88,6 +88,11 @@ class Trunk(nn.Module):
                 taps.append(x)
         return taps
 
+    def take(self, deeper: Trunk) -> None:
+        """Copy the weights of the same stages of a trunk that has those and more."""
+        weights = deeper.state_dict()
+        self.load_state_dict({name: weights[name] for name in self.state_dict()})
+
     def load(self, path: Path) -> None:
         """Start from ImageNet weights; what the file holds beyond these stages is left out.
 

@@ -202,6 +202,7 @@ class Refiner(nn.Module):
             _conv_norm(first, second, padding=0),
             _conv_norm(second, second, padding=0),
         )
+        self.dropout = nn.Dropout2d(config.dropout)
         self.last = nn.Conv2d(second + self.reread, latent - 1, 1)
 
     def forward(self, crops: Tensor) -> Tensor:
@@ -210,13 +211,20 @@ class Refiner(nn.Module):
         if self.reread:
             inner = slice(HALO_CELLS, -HALO_CELLS)
             hidden = torch.cat((hidden, crops[:, -self.reread :, inner, inner]), dim=1)
-        return F.pad(self.last(hidden), MARK, value=self.limit).clamp(-self.limit, self.limit)
+        return F.pad(self.last(self.dropout(hidden)), MARK, value=self.limit).clamp(-self.limit, self.limit)
 
-    def start_as(self, first_guess: nn.Conv2d) -> None:
-        """Let the last layer repeat the glance's guess, so that all it has to learn is what to change."""
+    def start_as(self, net: GlanceAndRefine) -> None:
+        """Let a refinement repeat the glance's guess, so that all it has to learn is what to change.
+
+        That takes a last layer that reads the features of the glance again. The close look begins as the
+        glance's, where both are of one kind.
+        """
         with torch.no_grad():
-            self.last.weight.zero_()[:, -self.reread :].copy_(first_guess.weight)
-            self.last.bias.copy_(first_guess.bias)
+            if self.reread:
+                self.last.weight.zero_()[:, -self.reread :].copy_(net.first_guess.weight)
+                self.last.bias.copy_(net.first_guess.bias)
+            if self.look is not None and isinstance(net.glance, LiteGlance):
+                self.look.trunk.take(net.glance.trunk)
 
     def _looked_at(self, crops: Tensor) -> Tensor:
         """Put what the close look sees in the place of the pixels."""
@@ -238,6 +246,7 @@ class GlanceAndRefine(nn.Module):
         self.latent = config.classes * (CELL_PX // config.logit_px) ** 2 + 1
         self.seen_channels = PIXEL_CHANNELS + config.features  # of the context: what the refiner reads
         self.glance = GLANCES[config.glance](config.features)
+        self.dropout = nn.Dropout2d(config.dropout)
         self.first_guess = nn.Conv2d(config.features, self.latent - 1, 1)
         self.head = HEADS[config.head](config, self.latent)
         self.refiner = Refiner(config, self.latent)
@@ -255,8 +264,19 @@ class GlanceAndRefine(nn.Module):
 
     def guess(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Glance at exposure-normalised RGB: [B, 3, H, W] -> z [B, Z, h, w], features [B, features, h, w]."""
-        features = self.glance(pixels)
-        return F.pad(self.first_guess(features).clamp(-self.config.limit, self.config.limit), MARK), features
+        features = self._glance(pixels)
+        logits = self.first_guess(self.dropout(features)).clamp(-self.config.limit, self.config.limit)
+        return F.pad(logits, MARK), features
+
+    def _glance(self, pixels: Tensor) -> Tensor:
+        """Look at the frame, at another scale than half resolution if the recipe says so."""
+        zoom = 2 * self.config.glance_scale
+        if zoom == 1:
+            features: Tensor = self.glance(pixels)
+            return features
+        cells = [size // CELL_PX for size in pixels.shape[-2:]]
+        seen = self.glance(F.interpolate(pixels, scale_factor=zoom, mode="bilinear", align_corners=False))
+        return F.interpolate(seen, size=cells, mode="bilinear", align_corners=False)
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Glance, and keep what the steps will read: [B, 3, H, W] -> z [B, Z, h, w], context [B, X, h, w]."""

@@ -45,7 +45,8 @@ class Trainer:
         iterations: The length of the schedule.
         head_of: A checkpoint; all but the head is taken from it and stays as it is.
         trunk: ImageNet weights to start from.
-        start: A checkpoint of another recipe; what has the same name and shape is taken from it.
+        start_of: A checkpoint; the glance is taken, and of the rest what has the same shape. Refining starts
+            as that glance, at the first iteration.
         refit_of: A checkpoint; all is taken from it, and the head stays as it is.
         device: Where to train.
     """
@@ -56,28 +57,25 @@ class Trainer:
         iterations: int,
         head_of: Path | None = None,
         trunk: Path | None = None,
-        start: Path | None = None,
+        start_of: Path | None = None,
         refit_of: Path | None = None,
         device: str = "cpu",
     ) -> None:
         torch.manual_seed(recipe.train.seed)
         settings = self.settings = recipe.train
         self.device = device
-        self.glance_iterations = 0 if head_of or start or refit_of else settings.glance_iterations
+        self.glance_iterations = 0 if head_of or start_of or refit_of else settings.glance_iterations
         self.class_weight = torch.tensor(settings.class_weight, device=device)
         net = GlanceAndRefine(recipe.net)
         for part in net.pretrained if trunk else []:
             part.load(trunk)
-        if start:
-            take_what_fits(net, start)
-        if finished := head_of or refit_of:
-            missing = [
-                name for name in take_what_fits(net, finished) if refit_of or not name.startswith("head.")
-            ]
-            if missing:
-                raise ValueError(
-                    f"{finished}: expected weights for {missing[0]}, there are none of its shape"
-                )
+        if start_of:
+            take(net, start_of, but_for=("refiner.", "head."))
+            net.refiner.start_as(net)
+        elif head_of:
+            take(net, head_of, but_for="head.")
+        elif refit_of:
+            take(net, refit_of)
         if head_of:
             net.eval()
         net.requires_grad_(head_of is None).head.requires_grad_(refit_of is None)
@@ -96,8 +94,8 @@ class Trainer:
     def step(self, frames: Tensor, labels: Tensor) -> dict[str, float]:
         """Take one optimiser step; return the parts of the loss."""
         frames = frames.contiguous(memory_format=torch.channels_last)
-        if self.net.refiner.reread and 0 < self.iteration == self.glance_iterations:
-            self.net.refiner.start_as(self.net.first_guess)
+        if 0 < self.iteration == self.glance_iterations:
+            self.net.refiner.start_as(self.net)
         with torch.autocast(self.device, torch.bfloat16):
             if self.iteration < self.glance_iterations:
                 parts = glance_loss(self.net, frames, labels, self.class_weight, self.settings)
@@ -147,14 +145,19 @@ def running_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], 
     return update
 
 
-def take_what_fits(net: GlanceAndRefine, checkpoint: Path) -> list[str]:
-    """Copy a checkpoint's averaged weights wherever name and shape are the same; returns what got none."""
+def take(net: GlanceAndRefine, checkpoint: Path, but_for: str | tuple[str, ...] = ()) -> None:
+    """Copy a checkpoint's averaged weights; of the parts ``but_for``, what has the same shape or nothing.
+
+    Raises:
+        ValueError: The checkpoint has none of the right shape for one of them; the message names it.
+    """
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
     own = net.state_dict()
     named = {name.removeprefix("module."): value for name, value in saved.items()}
     fits = {name: value for name, value in named.items() if name in own and own[name].shape == value.shape}
+    if missing := [name for name in own if name not in fits and not name.startswith(but_for)]:
+        raise ValueError(f"{checkpoint}: expected weights for {missing[0]}, there are none of its shape")
     net.load_state_dict(fits, strict=False)
-    return [name for name in own if name not in fits]
 
 
 def load_weights(recipe: Recipe, checkpoint: Path) -> GlanceAndRefine:
@@ -242,15 +245,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder with train/ and trainannot/")
     parser.add_argument("--out", type=Path, required=True, help="where checkpoint and log go")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of the trunk, a safetensors file")
-    parser.add_argument("--start-of", type=Path, help="take what fits from another recipe's checkpoint")
     parser.add_argument("--iterations", type=int, help="instead of the recipe's")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's")
     finished = parser.add_mutually_exclusive_group()
+    finished.add_argument(
+        "--start-of", type=Path, help="take the glance of this checkpoint, and refine at once"
+    )
     finished.add_argument("--head-of", type=Path, help="fit the head alone, to the nets of this checkpoint")
     finished.add_argument("--refit-of", type=Path, help="go on with its nets, on all frames; the head stays")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    recipe = load_recipe(args.config)
+    recipe = load_recipe(args.config, args.seed)
     split, planned = "train", recipe.train.iterations
     if args.head_of:
         split, planned = "head" if recipe.data.head_share else "train", recipe.train.head_iterations

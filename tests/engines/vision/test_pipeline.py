@@ -156,20 +156,36 @@ def test_a_stream_saves_steps_where_the_scene_stands_still(trained):
         assert row["steps_carried"] <= row["steps_anew"]
 
 
+def test_trust_is_held_against_an_ensemble_dropout_and_fits(trained):
+    root, recipe, checkpoint = trained
+    out = root / "trust.json"
+    command("benchmarks.vision.trust", *recipe, "--checkpoints", checkpoint[1], checkpoint[1], "--json", out)
+    results = json.loads(out.read_text())["results"]
+    assert (results["frames"], results["seeds"]) == (16, 2)
+    for among in ("tiles", "frames_by_mean"):
+        rows = results[among]
+        assert set(rows) > {"energy", "ensemble disagreement", "dropout entropy", "fit of softmax, energy"}
+        assert all(0 <= row["AURC"] <= 1 for row in rows.values())
+        for name in ("max_softmax", "entropy", "margin"):  # the ensemble is the same net twice
+            assert rows[f"ensemble {name}"]["AURC"] == pytest.approx(rows[name]["AURC"], rel=0.01)
+
+
 def test_the_ablation_adds_up(trained):
     root, recipe, checkpoint = trained
     out = root / "ablation.json"
-    twin = ("--twin-config", root / "tiny.toml", "--twin-checkpoint", checkpoint[1])
-    command(
-        "benchmarks.vision.ablation", *recipe, "--models", root / "models", *checkpoint, *twin, "--json", out
-    )
+    runs = ("--models", root / "models", root / "models", "--checkpoints", checkpoint[1], checkpoint[1])
+    twin = ("--twin-config", root / "tiny.toml", "--twin-checkpoints", checkpoint[1], checkpoint[1])
+    command("benchmarks.vision.ablation", *recipe, *runs, *twin, "--json", out)
     results = json.loads(out.read_text())["results"]
     assert results["a_last_minus_first"]["points"] == pytest.approx(
         100 * (results["mIoU"]["last"] - results["mIoU"]["first"])
     )
+    assert results["a_last_minus_first"]["points_of_seeds"] == 2 * [results["a_last_minus_first"]["points"]]
     assert set(results["e_signals_minus_fixed"]) > {"energy", "gain", "oracle", "random", "change"}
     for among in ("of_each_frame", "of_all_frames"):
         by_share = results["tiles"][among].values()
         assert [row[0] for row in by_share] == pytest.approx(5 * [results["mIoU"]["glance"]], abs=0.002)
         assert [row[-1] for row in by_share] == pytest.approx(5 * [results["mIoU"]["last"]], abs=0.002)
-    assert results["feed_forward"]["mIoU"] == pytest.approx(results["mIoU"]["last"], abs=0.02)  # the same net
+    assert results["feed_forward"]["mIoU"] == pytest.approx(
+        results["mIoU"]["glance"], abs=0.02
+    )  # the same net

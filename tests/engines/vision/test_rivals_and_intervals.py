@@ -74,6 +74,19 @@ def test_fewer_photons_make_more_noise():
     assert few == pytest.approx(10 * many, rel=0.1)  # deviation goes with 1 / sqrt(photons)
 
 
+def test_seeds_that_are_all_alike_are_as_good_as_one():
+    one, other = (np.random.default_rng(seed).integers(0, 9, (12, 3, 3)) for seed in (0, 1))
+    of_three = miou_interval(np.stack(3 * [one]), np.stack(3 * [other]))
+    assert of_three == pytest.approx(miou_interval(one, other))
+
+
+def test_the_interval_of_seeds_is_that_of_their_mean():
+    good, bad = np.diag([9, 9]), np.array([[4, 5], [5, 4]])
+    frames = [np.repeat(counts[None], 6, axis=0) for counts in (good, bad)]
+    mean = (mean_iou(good) + mean_iou(bad)) / 2
+    assert miou_interval(np.stack(frames)) == pytest.approx((mean, mean))
+
+
 def test_a_block_sums_the_confusions_of_its_frames():
     counts = np.random.default_rng(0).integers(0, 9, (5, 3, 3))
     summed = by_block(counts, ["b", "a", "b", "c", "a"])

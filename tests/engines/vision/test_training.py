@@ -169,7 +169,7 @@ def test_the_refiner_starts_where_the_glance_is(net, encoded):
     if not net.refiner.reread:
         pytest.skip("this recipe's refiner does not read the glance's features again")
     fresh = copy.deepcopy(net)
-    fresh.refiner.start_as(fresh.first_guess)
+    fresh.refiner.start_as(fresh)
     with torch.no_grad():
         refined = fresh.refine_all(z, ctx)
     torch.testing.assert_close(refined[:, :-1], z[:, :-1], atol=1e-4, rtol=1e-4)
@@ -353,13 +353,17 @@ def test_a_tile_is_cut_from_where_it_lies():
     torch.testing.assert_close(four, cells[1, :, :4, 8:])
 
 
-def test_weights_that_fit_are_taken_from_another_recipe(recipe, trained):
+def test_the_glance_is_taken_and_the_refiner_starts_as_it(recipe, trained):
     other = replace(recipe, net=replace(recipe.net, refiner_widths=(16, 16)))
-    started = Trainer(other, ITERATIONS, start=trained[2]).net.state_dict()
+    started = Trainer(other, ITERATIONS, start_of=trained[2]).net
     source = load_weights(recipe, trained[2]).state_dict()
-    same = {name for name in started if torch.equal(started[name], source.get(name, torch.empty(0)))}
-    assert {name for name in started if name.startswith(("glance.", "head."))} <= same
+    own = started.state_dict()
+    same = {name for name in own if torch.equal(own[name], source.get(name, torch.empty(0)))}
+    assert {name for name in own if name.startswith(("glance.", "first_guess."))} <= same
     assert "refiner.layers.0.weight" not in same
+    if recipe.net.close_look == "lite0":
+        seen, close = started.glance.trunk.state_dict(), started.refiner.look.trunk.state_dict()
+        assert all(torch.equal(close[name], seen[name]) for name in close)
 
 
 def test_counted_macs_are_those_of_the_layers(net, models):
