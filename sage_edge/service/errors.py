@@ -82,7 +82,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, exc: HTTPException) -> JSONResponse:
         code = _HTTP_CODES.get(exc.status_code, "http_error")
-        message = f"{request.method} {request.scope['path']}: {exc.detail}"
+        hint = "; GET /docs lists what there is" if exc.status_code == 404 else ""
+        message = f"{request.method} {request.scope['path']}: {exc.detail}{hint}"
         return JSONResponse(error_body(code, message), exc.status_code, headers=exc.headers)
 
     @app.exception_handler(Exception)
