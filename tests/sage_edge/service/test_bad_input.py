@@ -158,7 +158,9 @@ def test_an_unknown_plugin_is_named_beside_those_there_are(service):
     assert_refused(reply, 404, "unknown_plugin", "['quadratic', 'vision']", "'audio'")
 
 
-@pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/refine", "/v1/refine/", "/v1/refine/vision/", "/healthz/", "/%0a"])
+@pytest.mark.parametrize(
+    "path", ["/nope", "/v1", "/v1/refine", "/v1/refine/", "/v1/refine/vision/", "/healthz/", "/%0a"]
+)
 def test_an_unknown_route_is_404(service, path):
     assert_refused(service.client.post(path, content=JPEG), 404, "not_found", "Not Found", "/docs")
 
