@@ -259,13 +259,13 @@ class Worker:
 
     def _fail_all(self, error: SageError) -> None:
         """End every live refinement with an error, in the telemetry too."""
-        self._refiner.abort("error")
+        ended_by = self._refiner.abort("error")
         failed = {id(running): running for running in self._running.values()}
         self._running.clear()
         for running in failed.values():
             for member in running.members.values():
                 if not member.has_ended:
-                    member.halt_reason = "error"
+                    member.halt_reason = ended_by.get(member.run_id, "error")
                     member.scene.leave(member, None)
             self._fail(running.ticket, error)
 

@@ -177,16 +177,19 @@ class CpuRefiner:
         (answer,) = self._states.answers([slot], [summary.best_is_current], [self._jobs[slot].x0])
         return Finished(self._jobs[slot], answer, summary)
 
-    def abort(self, reason: str) -> list[Job]:
-        """End every live refinement without an answer; returns their jobs."""
+    def abort(self, reason: str) -> dict[int, str]:
+        """See Refiner."""
         now_ns = self._now_ns()
-        for slot in range(self.live):
-            if self._table.summary(slot).halt_reason is None:
+        ended = {}
+        for slot, job in enumerate(self._jobs):
+            halted_by = self._table.summary(slot).halt_reason
+            if halted_by is None:
                 self._table.close(slot, reason, now_ns)
-        jobs, self._jobs, self._budgets_us = self._jobs, [], []
-        for slot in reversed(range(len(jobs))):
+            ended[job.run_id] = halted_by or reason
+        self._jobs, self._budgets_us = [], []
+        for slot in reversed(range(len(ended))):
             self._table.remove(slot)
-        return jobs
+        return ended
 
     def warm_up(self) -> None:
         """Run every engine, so that no request pays for the first time, and learn how long they take."""

@@ -192,18 +192,20 @@ class CudaRefiner:
         (answer,) = self._program.decode(best, [self._jobs[row].x0])
         return Finished(self._jobs[row], answer, native.RunSummary(*fields))
 
-    def abort(self, reason: str) -> list[Job]:
-        """End every refinement without an answer; returns their jobs.
+    def abort(self, reason: str) -> dict[int, str]:
+        """See Refiner.
 
         Where the device does not heed that, it has failed.
         """
-        jobs = list(self._jobs.values())
+        ended = {job.run_id: reason for job in self._jobs.values()}
         try:
             for row in self._jobs:
                 self._loop.stop(row, reason)
             end_ns = self._now_ns() + int(ABORT_S * 1e9)
             while self._loop.under_way and self._now_ns() < end_ns:
-                self._loop.drive(ABORT_S)
+                for row in self._loop.drive(ABORT_S):
+                    summary = native.RunSummary(*self._loop.summary_fields(row))
+                    ended[summary.run_id] = summary.halt_reason or reason
         except Exception:  # whatever the engine or the device raises: nobody may wait for ever
             log.exception("the loop on the device cannot be ended")
             self.has_failed = True
@@ -213,7 +215,7 @@ class CudaRefiner:
         self._jobs.clear()
         self._budgets_us.clear()
         self._overrun.clear()
-        return jobs
+        return ended
 
     def _tensors(self, width: int) -> dict[str, Any]:
         """The arrays of one width that the step engine reads and writes, by name."""

@@ -145,5 +145,8 @@ class Refiner(Protocol):
     def peek(self, run_id: int) -> Finished | None:
         """The best answer so far of a run that goes on; None when it is in no slot."""
 
-    def abort(self, reason: str) -> list[Job]:
-        """End every refinement without an answer; returns their jobs."""
+    def abort(self, reason: str) -> dict[int, str]:
+        """End every refinement without an answer; what each run's record says it ended by, by its number.
+
+        One that had halted already, and was not handed out, keeps its own reason.
+        """

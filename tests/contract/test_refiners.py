@@ -255,7 +255,7 @@ def test_abort_ends_everything_in_the_telemetry_too(bench):
     followers = [Recorder() for _ in range(3)]
     bench.refiner.admit([Job(n, x0, ENDLESS, followers[n]) for n, x0 in enumerate(targets(3))])
     bench.refiner.tick()
-    assert {job.run_id for job in bench.refiner.abort("error")} == {0, 1, 2}
+    assert bench.refiner.abort("error") == {0: "error", 1: "error", 2: "error"}
     last = {r["run_id"]: native.HALT_REASONS[r["halt_reason"]] for r in bench.reader.drain(1024)}
     assert last == {0: "error", 1: "error", 2: "error"}
     assert {len(follower.seen) for follower in followers} == {2}

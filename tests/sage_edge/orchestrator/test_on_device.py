@@ -135,6 +135,23 @@ def test_a_step_that_fails_fails_those_who_were_there_and_the_next_ones_are_serv
     hrm.close()
 
 
+def test_a_scene_tells_of_a_run_that_waited_when_a_step_failed_what_its_record_does():
+    hrm, plants, _ = open_on_device(FakeClock())
+    for _ in range(3):
+        hrm.submit("right", frame(40.0), ENDLESS)
+    hrm.submit_scene([Entry("right", frame(30.0), Budget(max_steps=0))])
+    hrm.serve_once()
+    plants["right"].fault = "crash"
+    hrm.serve_once()
+    hrm.close()
+    records, _ = hrm.telemetry.hub.after(-1, 10**6)
+    (told,) = [r["members"][0] for r in records if r["kind"] == "scene"][-1:]
+    (final,) = [
+        r for r in records if r["kind"] == "step" and r["run_id"] == told["run_id"] and r["halt_reason"]
+    ]
+    assert told["halt_reason"] == final["halt_reason"] == "max_steps"
+
+
 def test_a_device_that_fails_answers_everybody_with_an_error():
     hrm, _, loops = open_on_device(FakeClock())
     tickets = [hrm.submit("left", frame(40.0), ENDLESS) for _ in range(2)]
