@@ -167,7 +167,7 @@ class SlotTable:
     """
     def __init__(self, capacity: typing.SupportsInt | typing.SupportsIndex, ring: Ring, plugin: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         ...
-    def admit(self, run_id: typing.SupportsInt | typing.SupportsIndex, policy: HaltPolicy, E0: typing.SupportsFloat | typing.SupportsIndex, *, now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, charge_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, feasible: bool = True, gap: typing.SupportsFloat | typing.SupportsIndex = 0.0, branch: typing.SupportsInt | typing.SupportsIndex = 0) -> tuple[int, str | None]:
+    def admit(self, run_id: typing.SupportsInt | typing.SupportsIndex, policy: HaltPolicy, E0: typing.SupportsFloat | typing.SupportsIndex, *, now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, charge_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, feasible: bool = True, gap: typing.SupportsFloat | typing.SupportsIndex = 0.0, branch: typing.SupportsInt | typing.SupportsIndex = 0, halt: typing.SupportsInt | typing.SupportsIndex = 0) -> tuple[int, str | None]:
         """
         Opens a run in slot `live` with its state 0, and publishes that state.
         
@@ -181,13 +181,14 @@ class SlotTable:
             feasible: Whether state 0 is.
             gap: Its optimality gap.
             branch: Names the branch in the records.
+            halt: Code of the halt reason with which the plugin ends the run at state 0; 0: it does not. As for `observe`.
         
         Returns:
             The slot, and why the run has already ended, or None.
         
         Raises:
             CapacityError: Every slot is live.
-            ConfigError: margin_ns or charge_us is negative.
+            ConfigError: margin_ns or charge_us is negative, or `halt` no code.
         """
     def astray(self) -> list[int]:
         """
@@ -600,7 +601,7 @@ def latent_step(slots: SlotTable, z: numpy.typing.NDArray[numpy.float32], delta:
         ShapeError: An array has the wrong shape, dtype or layout, or two share memory.
         ConfigError: A number is out of range, or there is nothing to make E of.
     """
-def observe(slots: SlotTable, energies: numpy.typing.NDArray[numpy.float64], *, residuals: numpy.typing.NDArray[numpy.float64] | None = None, feasible: numpy.typing.NDArray[numpy.uint8] | None = None, gap: numpy.typing.NDArray[numpy.float64] | None = None, now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, tick_us: typing.SupportsFloat | typing.SupportsIndex = 0.0) -> numpy.typing.NDArray[numpy.uint8]:
+def observe(slots: SlotTable, energies: numpy.typing.NDArray[numpy.float64], *, residuals: numpy.typing.NDArray[numpy.float64] | None = None, feasible: numpy.typing.NDArray[numpy.uint8] | None = None, gap: numpy.typing.NDArray[numpy.float64] | None = None, halt: numpy.typing.NDArray[numpy.uint8] | None = None, now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, tick_us: typing.SupportsFloat | typing.SupportsIndex = 0.0) -> numpy.typing.NDArray[numpy.uint8]:
     """
     Hands the next states of every running run to its slot, which decides and publishes a record.
     
@@ -610,6 +611,9 @@ def observe(slots: SlotTable, energies: numpy.typing.NDArray[numpy.float64], *, 
         residuals: float64 [live], relative sizes of the last step; None: NaN.
         feasible: uint8 [live]; None: all feasible.
         gap: float64 [live], optimality gaps; None: all 0.
+        halt: uint8 [live], codes of the halt reasons with which the plugin ends runs at their new state; 0, and None for
+            all: it leaves that to the policy. A state that has diverged ends its run as "diverged" all the same, but there
+            is no rewind from a state at which the plugin ends the run.
         now_ns: Monotonic time of the new states.
         margin_ns: Time that finishing an answer takes, >= 0.
         tick_us: What this tick cost, microseconds, >= 0.
@@ -620,7 +624,7 @@ def observe(slots: SlotTable, energies: numpy.typing.NDArray[numpy.float64], *, 
     
     Raises:
         ShapeError: An array has the wrong shape, dtype or layout.
-        ConfigError: margin_ns or tick_us is negative.
+        ConfigError: margin_ns or tick_us is negative, or `halt` has a number that is no code.
     """
 def record_dtype() -> numpy.dtype[numpy.void]:
     """

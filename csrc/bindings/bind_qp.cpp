@@ -5,7 +5,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/module.h"
-#include "core/slot_table.h"
+#include "core/thread_pool.h"
 #include "kernels/qp_solver.h"
 
 namespace py = pybind11;
@@ -220,36 +220,6 @@ void advance_many(const std::vector<QpRun*>& runs, std::int64_t iterations, std:
   for_ranges(pool.value_or(nullptr), runs.size(), [&](std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end; ++i) runs[i]->state.advance(static_cast<std::size_t>(iterations));
   });
-}
-
-Array<std::uint8_t> observe(SlotTable& slots, const Doubles& energies, const MaybeDoubles& residuals,
-                            const std::optional<Array<std::uint8_t>>& feasible, const MaybeDoubles& gap,
-                            std::int64_t now_ns, std::int64_t margin_ns, double tick_us) {
-  const Axis live{static_cast<py::ssize_t>(slots.live())};
-  require_array(energies, "energies", {live});
-  if (residuals) require_array(*residuals, "residuals", {live});
-  if (feasible) require_array(*feasible, "feasible", {live});
-  if (gap) require_array(*gap, "gap", {live});
-  require_not_negative(margin_ns, "margin_ns");
-  require_not_negative(tick_us, "tick_us");
-  std::vector<std::size_t> running;
-  Array<std::uint8_t> reasons(py::dtype::of<std::uint8_t>(), live.length);
-  auto* out = static_cast<std::uint8_t*>(reasons.mutable_data());
-  for (std::size_t slot = 0; slot < slots.live(); ++slot) {
-    out[slot] = static_cast<std::uint8_t>(slots.run(slot).halt_reason());
-    if (slots.run(slot).running()) running.push_back(slot);
-  }
-  for (const std::size_t slot : running) {
-    Observation seen{data(energies)[slot]};
-    if (residuals) seen.residual = data(*residuals)[slot];
-    if (feasible) seen.feasible = static_cast<const std::uint8_t*>(feasible->data())[slot] != 0;
-    if (gap) seen.gap = data(*gap)[slot];
-    seen.now_ns = now_ns;
-    seen.margin_ns = margin_ns;
-    seen.charge_us = tick_us / static_cast<double>(running.size());
-    out[slot] = static_cast<std::uint8_t>(slots.observe(slot, seen));
-  }
-  return reasons;
 }
 
 constexpr const char* kSolve = R"(Solves one QP, without the GIL.
@@ -490,29 +460,6 @@ Raises:
 
 Raises:
     ConfigError: iterations is negative.)");
-
-  module.def("observe", &observe, py::arg("slots"), py::arg("energies"), py::kw_only(),
-             py::arg("residuals") = py::none(), py::arg("feasible") = py::none(), py::arg("gap") = py::none(),
-             py::arg("now_ns"), py::arg("margin_ns") = 0, py::arg("tick_us") = 0.0,
-             R"(Hands the next states of every running run to its slot, which decides and publishes a record.
-
-Args:
-    slots: The runs; each running one is charged an equal share of tick_us.
-    energies: float64 [live].
-    residuals: float64 [live], relative sizes of the last step; None: NaN.
-    feasible: uint8 [live]; None: all feasible.
-    gap: float64 [live], optimality gaps; None: all 0.
-    now_ns: Monotonic time of the new states.
-    margin_ns: Time that finishing an answer takes, >= 0.
-    tick_us: What this tick cost, microseconds, >= 0.
-
-Returns:
-    uint8 [live], the halt reason code of each slot (an index into HALT_REASONS; 0: running). Runs that had ended before
-    are left as they are.
-
-Raises:
-    ShapeError: An array has the wrong shape, dtype or layout.
-    ConfigError: margin_ns or tick_us is negative.)");
 }
 
 }  // namespace sage::bindings

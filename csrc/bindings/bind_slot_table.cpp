@@ -1,5 +1,9 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <iterator>
+#include <vector>
+
 #include "bindings/arrays.h"
 #include "bindings/halt_names.h"
 #include "bindings/module.h"
@@ -17,7 +21,7 @@ std::tuple<std::size_t, std::optional<std::string>> admit(SlotTable& slots, std:
                                                           const HaltPolicy& policy, double E0,
                                                           std::int64_t now_ns, std::int64_t margin_ns,
                                                           double charge_us, bool feasible, double gap,
-                                                          std::uint8_t branch) {
+                                                          std::uint8_t branch, std::int64_t halt) {
   require_not_negative(margin_ns, "margin_ns");
   require_not_negative(charge_us, "charge_us");
   Observation first{E0};
@@ -26,8 +30,48 @@ std::tuple<std::size_t, std::optional<std::string>> admit(SlotTable& slots, std:
   first.now_ns = now_ns;
   first.margin_ns = margin_ns;
   first.charge_us = charge_us;
+  first.decided = parse_code(halt);
   const std::size_t slot = slots.admit(run_id, policy, branch, first);
   return {slot, wire_name(slots.run(slot).halt_reason())};
+}
+
+/// A value for each live slot; null where there is none.
+template <class T>
+const T* values_of(const std::optional<Array<T>>& array, const char* name, const Axis& live) {
+  if (!array) return nullptr;
+  require_array(*array, name, {live});
+  return static_cast<const T*>(array->data());
+}
+
+std::vector<HaltReason> decisions_of(const std::optional<Array<std::uint8_t>>& halt, const Axis& live) {
+  std::vector<HaltReason> reasons;
+  const std::uint8_t* codes = values_of(halt, "halt", live);
+  if (codes != nullptr) std::transform(codes, codes + live.length, std::back_inserter(reasons), parse_code);
+  return reasons;
+}
+
+Array<std::uint8_t> observe(SlotTable& slots, const Array<double>& energies,
+                            const std::optional<Array<double>>& residuals,
+                            const std::optional<Array<std::uint8_t>>& feasible,
+                            const std::optional<Array<double>>& gap,
+                            const std::optional<Array<std::uint8_t>>& halt, std::int64_t now_ns,
+                            std::int64_t margin_ns, double tick_us) {
+  const Axis live{static_cast<py::ssize_t>(slots.live())};
+  require_array(energies, "energies", {live});
+  LiveStates states{static_cast<const double*>(energies.data())};
+  states.residual = values_of(residuals, "residuals", live);
+  states.feasible = values_of(feasible, "feasible", live);
+  states.gap = values_of(gap, "gap", live);
+  const std::vector<HaltReason> decided = decisions_of(halt, live);
+  states.decided = halt ? decided.data() : nullptr;
+  require_not_negative(margin_ns, "margin_ns");
+  require_not_negative(tick_us, "tick_us");
+  states.now_ns = now_ns;
+  states.margin_ns = margin_ns;
+  states.tick_us = tick_us;
+  Array<std::uint8_t> reasons(py::dtype::of<std::uint8_t>(), live.length);
+  slots.observe(states, static_cast<HaltReason*>(reasons.mutable_data()));
+  return reasons;
 }
 
 /// One value of each live run, in order of the slots.
@@ -67,7 +111,7 @@ Args:
       .def_property_readonly("live", &SlotTable::live)
       .def("admit", &admit, py::arg("run_id"), py::arg("policy"), py::arg("E0"), py::kw_only(),
            py::arg("now_ns"), py::arg("margin_ns") = 0, py::arg("charge_us") = 0.0,
-           py::arg("feasible") = true, py::arg("gap") = 0.0, py::arg("branch") = 0,
+           py::arg("feasible") = true, py::arg("gap") = 0.0, py::arg("branch") = 0, py::arg("halt") = 0,
            R"(Opens a run in slot `live` with its state 0, and publishes that state.
 
 Args:
@@ -80,13 +124,14 @@ Args:
     feasible: Whether state 0 is.
     gap: Its optimality gap.
     branch: Names the branch in the records.
+    halt: Code of the halt reason with which the plugin ends the run at state 0; 0: it does not. As for `observe`.
 
 Returns:
     The slot, and why the run has already ended, or None.
 
 Raises:
     CapacityError: Every slot is live.
-    ConfigError: margin_ns or charge_us is negative.)")
+    ConfigError: margin_ns or charge_us is negative, or `halt` no code.)")
       .def(
           "close",
           [](SlotTable& slots, std::size_t slot, const std::string& reason, std::int64_t now_ns) {
@@ -146,6 +191,33 @@ Returns:
           "summary_fields",
           [](const SlotTable& slots, std::size_t slot) { return summary_fields(slots.run(slot)); },
           py::arg("slot"), "The run in a slot, as the fields of sage_edge.native.RunSummary.");
+
+  module.def("observe", &observe, py::arg("slots"), py::arg("energies"), py::kw_only(),
+             py::arg("residuals") = py::none(), py::arg("feasible") = py::none(), py::arg("gap") = py::none(),
+             py::arg("halt") = py::none(), py::arg("now_ns"), py::arg("margin_ns") = 0,
+             py::arg("tick_us") = 0.0,
+             R"(Hands the next states of every running run to its slot, which decides and publishes a record.
+
+Args:
+    slots: The runs; each running one is charged an equal share of tick_us.
+    energies: float64 [live].
+    residuals: float64 [live], relative sizes of the last step; None: NaN.
+    feasible: uint8 [live]; None: all feasible.
+    gap: float64 [live], optimality gaps; None: all 0.
+    halt: uint8 [live], codes of the halt reasons with which the plugin ends runs at their new state; 0, and None for
+        all: it leaves that to the policy. A state that has diverged ends its run as "diverged" all the same, but there
+        is no rewind from a state at which the plugin ends the run.
+    now_ns: Monotonic time of the new states.
+    margin_ns: Time that finishing an answer takes, >= 0.
+    tick_us: What this tick cost, microseconds, >= 0.
+
+Returns:
+    uint8 [live], the halt reason code of each slot (an index into HALT_REASONS; 0: running). Runs that had ended before
+    are left as they are.
+
+Raises:
+    ShapeError: An array has the wrong shape, dtype or layout.
+    ConfigError: margin_ns or tick_us is negative, or `halt` has a number that is no code.)");
 }
 
 }  // namespace sage::bindings

@@ -25,4 +25,10 @@ inline HaltReason parse_reason(const std::string& name) {
   throw ConfigError("halt reason: expected one of HALT_REASONS, got '" + name + "'");
 }
 
+/// @throws ConfigError for a number that is not the code of a halt reason; 0 stands for "still running".
+inline HaltReason parse_code(std::int64_t code) {
+  if (code >= 0 && code < std::int64_t{std::size(kHaltReasonNames)}) return static_cast<HaltReason>(code);
+  throw ConfigError("halt: expected 0 or the code of one of HALT_REASONS, got " + std::to_string(code));
+}
+
 }  // namespace sage::bindings

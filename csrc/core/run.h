@@ -18,8 +18,9 @@ struct Observation {
   double gap = 0.0;
   double residual = std::numeric_limits<double>::quiet_NaN();
   std::int64_t now_ns = 0;
-  std::int64_t margin_ns = 0;  ///< time that finishing the answer takes, >= 0
-  double charge_us = 0.0;      ///< compute that led to this state
+  std::int64_t margin_ns = 0;                 ///< time that finishing the answer takes, >= 0
+  double charge_us = 0.0;                     ///< compute that led to this state
+  HaltReason decided = HaltReason::kRunning;  ///< with which its plugin ends the run here, if it does
 };
 
 /// One refinement: all that is kept of it between two ticks, except its state. No allocation, no clock, no
@@ -30,7 +31,9 @@ class Run {
   SAGE_HD Run(std::uint64_t run_id, const HaltPolicy& policy, std::uint8_t plugin, std::uint8_t branch)
       : policy_(policy), run_id_(run_id), plugin_(plugin), branch_(branch) {}
 
-  /// Takes the next state, the first one being state 0, and decides whether to go on. Only while running.
+  /// Takes the next state, the first one being state 0, and decides whether to go on: a state that has
+  /// diverged ends the run as that, then its plugin's decision holds, then the rule. Where the plugin has
+  /// decided there is no rewind. Only while running.
   SAGE_HD HaltReason observe(const Observation& state) {
     dE_ = states_ == 0 ? std::numeric_limits<double>::quiet_NaN() : state.E - E_;
     if (states_ == 0) E0_ = state.E;
@@ -50,8 +53,9 @@ class Run {
     ++states_;
     rewound_ = false;
     const Progress at = progress(state);
-    halt_reason_ = decide(policy_, at);
-    rewind_due_ = should_rewind(at);
+    const bool decided = state.decided != HaltReason::kRunning;
+    halt_reason_ = decided && !diverged(policy_, at) ? state.decided : decide(policy_, at);
+    rewind_due_ = !decided && should_rewind(at);
     if (rewind_due_) halt_reason_ = HaltReason::kRunning;
     return halt_reason_;
   }

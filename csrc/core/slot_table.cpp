@@ -7,6 +7,22 @@
 
 namespace sage {
 
+namespace {
+
+/// What a run in `slot` is shown; the charge is up to the caller.
+Observation of_slot(const LiveStates& states, std::size_t slot) {
+  Observation seen{states.E[slot]};
+  if (states.residual != nullptr) seen.residual = states.residual[slot];
+  if (states.feasible != nullptr) seen.feasible = states.feasible[slot] != 0;
+  if (states.gap != nullptr) seen.gap = states.gap[slot];
+  if (states.decided != nullptr) seen.decided = states.decided[slot];
+  seen.now_ns = states.now_ns;
+  seen.margin_ns = states.margin_ns;
+  return seen;
+}
+
+}  // namespace
+
 SlotTable::SlotTable(std::size_t capacity, RingWriter& ring, std::uint8_t plugin)
     : runs_(capacity), ring_(ring), plugin_(plugin) {
   if (capacity == 0) throw ConfigError("slot table capacity: expected at least 1, got 0");
@@ -28,6 +44,19 @@ HaltReason SlotTable::observe(std::size_t slot, const Observation& state) {
   const HaltReason reason = run.observe(state);
   ring_.push(run.record(state.now_ns));
   return reason;
+}
+
+void SlotTable::observe(const LiveStates& states, HaltReason* reasons) {
+  std::size_t running = 0;
+  for (std::size_t slot = 0; slot < live_; ++slot) running += runs_[slot].running() ? 1U : 0U;
+  for (std::size_t slot = 0; slot < live_; ++slot) {
+    if (runs_[slot].running()) {
+      Observation seen = of_slot(states, slot);
+      seen.charge_us = states.tick_us / static_cast<double>(running);
+      observe(slot, seen);
+    }
+    reasons[slot] = runs_[slot].halt_reason();
+  }
 }
 
 void SlotTable::rewind(std::size_t slot, double E, bool feasible, std::uint8_t branch, std::int64_t now_ns) {

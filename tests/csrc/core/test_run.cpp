@@ -16,6 +16,12 @@ HaltPolicy patient() {
   return policy;
 }
 
+HaltReason decide(Run& run, double E, HaltReason decided) {
+  Observation state{E};
+  state.decided = decided;
+  return run.observe(state);
+}
+
 HaltReason observe(Run& run, double E, bool feasible = true, double charge_us = 0.0) {
   Observation state{E};
   state.feasible = feasible;
@@ -154,6 +160,35 @@ TEST("nothing is rewound when no step is left, or no state was sound") {
   CHECK(observe(out_of_steps, kNaN) == HaltReason::kDiverged);
   Run unsound(2, policy, 0, 0);
   CHECK(observe(unsound, kNaN) == HaltReason::kDiverged);
+}
+
+TEST("what a plugin decided goes before the rule, and divergence before both") {
+  HaltPolicy policy = patient();
+  policy.max_steps = 1;
+  Run decided(1, policy, 0, 0);
+  CHECK(decide(decided, 2.0, HaltReason::kRunning) == HaltReason::kRunning);
+  CHECK(decide(decided, 1.0, HaltReason::kConfidence) == HaltReason::kConfidence);
+  CHECK(decided.record(0).halt_reason == HaltReason::kConfidence);
+  CHECK_EQ(decided.best_E(), 1.0);
+  Run unsound(2, policy, 0, 0);
+  observe(unsound, 2.0);
+  CHECK(decide(unsound, kNaN, HaltReason::kSlope) == HaltReason::kDiverged);
+}
+
+TEST("nothing is rewound where the plugin has decided, whatever it has decided") {
+  HaltPolicy policy = patient();
+  policy.rewinds = 1;
+  policy.rise = 0.5;
+  for (const double E : {2.0, kNaN}) {
+    for (const HaltReason reason : {HaltReason::kSlope, HaltReason::kDiverged}) {
+      Run run(1, policy, 0, 0);
+      observe(run, 1.0);
+      const HaltReason ended = decide(run, E, reason);
+      CHECK(ended == (std::isnan(E) ? HaltReason::kDiverged : reason));
+      CHECK(!run.rewind_due());
+      CHECK_EQ(run.best_E(), 1.0);
+    }
+  }
 }
 
 TEST("the energies before a rewind do not count as a slope") {
