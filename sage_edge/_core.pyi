@@ -556,19 +556,18 @@ def halt_reasons() -> list[str | None]:
     """
     Wire names by code; none for code 0, still running.
     """
-def latent_step(slots: SlotTable, z: numpy.typing.NDArray[numpy.float32], delta: numpy.typing.NDArray[numpy.float32], best: numpy.typing.NDArray[numpy.float32], *, step_size: numpy.typing.NDArray[numpy.float32], lo: typing.SupportsFloat | typing.SupportsIndex, hi: typing.SupportsFloat | typing.SupportsIndex, energy_terms: numpy.typing.NDArray[numpy.float32] | None = None, residual_weight: typing.SupportsFloat | typing.SupportsIndex = 0.0, noise_sigma: typing.SupportsFloat | typing.SupportsIndex = 0.0, seed: typing.SupportsInt | typing.SupportsIndex = 0, feasible: numpy.typing.NDArray[numpy.uint8] | None = None, gap: numpy.typing.NDArray[numpy.float64] | None = None, now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, tick_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, pool: ThreadPool | None = None) -> numpy.typing.NDArray[numpy.uint8]:
+def latent_step(slots: SlotTable, z: numpy.typing.NDArray[numpy.float32], delta: numpy.typing.NDArray[numpy.float32], best: numpy.typing.NDArray[numpy.float32], *, step_size: numpy.typing.NDArray[numpy.float32], lo: typing.SupportsFloat | typing.SupportsIndex, hi: typing.SupportsFloat | typing.SupportsIndex, energy_terms: numpy.typing.NDArray[numpy.float32], now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, tick_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, pool: ThreadPool | None = None) -> numpy.typing.NDArray[numpy.uint8]:
     """
     One step of every running run in `slots`, in one pass over memory and without the GIL.
     
     For each running slot:
     
-        z        <- clamp(z + step_size * delta + noise_sigma * n, lo, hi), n ~ N(0, 1)
+        z        <- clamp(z + step_size * delta, lo, hi)
         residual  = ||z_new - z_old|| / max(||z_new||, 1e-12)
-        E         = mean(energy_terms) + residual_weight * mean((z_new - z_old)^2)
+        E         = mean(energy_terms)
     
     then the run takes (E, residual) as its next state, is charged an equal share of tick_us, and its record is
-    published. n is a function of (seed, run_id, step_idx of z_old, element): Philox4x32-10 and Box-Muller. A row of delta
-    that is not finite makes E NaN, and the run ends as "diverged".
+    published. A row of delta that is not finite makes E NaN, and the run ends as "diverged".
     
     The best state of a slot is z[slot] if its summary says best_is_current, otherwise best[slot].
     
@@ -582,12 +581,7 @@ def latent_step(slots: SlotTable, z: numpy.typing.NDArray[numpy.float32], delta:
         step_size: float32 [capacity].
         lo: Lower bound of z.
         hi: Upper bound of z, >= lo.
-        energy_terms: float32 [>= live, M], the energy of the new states as the mean over M terms; None: 0.
-        residual_weight: Weight of the mean square change in E, >= 0; > 0 when there are no energy_terms.
-        noise_sigma: Standard deviation of the noise, >= 0.
-        seed: Key of the noise.
-        feasible: uint8 [>= live]; None: all feasible.
-        gap: float64 [>= live], optimality gaps; None: all 0.
+        energy_terms: float32 [>= live, M], the energy of the new states as the mean over M terms.
         now_ns: Monotonic time of the new states.
         margin_ns: Time that finishing an answer takes, >= 0.
         tick_us: What this tick cost, microseconds, >= 0.
@@ -599,7 +593,7 @@ def latent_step(slots: SlotTable, z: numpy.typing.NDArray[numpy.float32], delta:
     
     Raises:
         ShapeError: An array has the wrong shape, dtype or layout, or two share memory.
-        ConfigError: A number is out of range, or there is nothing to make E of.
+        ConfigError: A number is out of range.
     """
 def observe(slots: SlotTable, energies: numpy.typing.NDArray[numpy.float64], *, residuals: numpy.typing.NDArray[numpy.float64] | None = None, feasible: numpy.typing.NDArray[numpy.uint8] | None = None, gap: numpy.typing.NDArray[numpy.float64] | None = None, halt: numpy.typing.NDArray[numpy.uint8] | None = None, now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, tick_us: typing.SupportsFloat | typing.SupportsIndex = 0.0) -> numpy.typing.NDArray[numpy.uint8]:
     """

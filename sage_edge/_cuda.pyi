@@ -57,20 +57,16 @@ class RefineLoop:
         half: Whether states and directions are float16; float32 otherwise.
         terms: Energy terms of a state; its energy is their mean.
         context_bytes: What a step reads besides the state: bytes per request of each array.
-        ticks: At most so many in one launch.
         step_size: Of every step.
         lo: Lower bound of a state.
         hi: Upper bound of a state.
-        noise_sigma: Standard deviation of the noise.
-        seed: Key of the noise.
-        residual_weight: Weight of the mean square change in the energy.
         plugin: Small integer that names the plugin in the records.
     
     Raises:
         ConfigError: A number makes no sense, or the ring is not mapped or too small.
         DeviceError: CUDA refuses, or is not there.
     """
-    def __init__(self, ring: sage_edge._core.Ring, *, widths: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], rows: typing.SupportsInt | typing.SupportsIndex, elements: typing.SupportsInt | typing.SupportsIndex, half: bool, terms: typing.SupportsInt | typing.SupportsIndex, context_bytes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], ticks: typing.SupportsInt | typing.SupportsIndex = 1024, step_size: typing.SupportsFloat | typing.SupportsIndex, lo: typing.SupportsFloat | typing.SupportsIndex, hi: typing.SupportsFloat | typing.SupportsIndex, noise_sigma: typing.SupportsFloat | typing.SupportsIndex = 0.0, seed: typing.SupportsInt | typing.SupportsIndex = 0, residual_weight: typing.SupportsFloat | typing.SupportsIndex = 0.0, plugin: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+    def __init__(self, ring: sage_edge._core.Ring, *, widths: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], rows: typing.SupportsInt | typing.SupportsIndex, elements: typing.SupportsInt | typing.SupportsIndex, half: bool, terms: typing.SupportsInt | typing.SupportsIndex, context_bytes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step_size: typing.SupportsFloat | typing.SupportsIndex, lo: typing.SupportsFloat | typing.SupportsIndex, hi: typing.SupportsFloat | typing.SupportsIndex, plugin: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         ...
     def copy(self, target: typing.SupportsInt | typing.SupportsIndex, source: typing.SupportsInt | typing.SupportsIndex, size_bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
         """

@@ -62,6 +62,11 @@ void require_array(const Array<T>& array, const char* name, const std::vector<Ax
   refuse(name, "C-contiguous " + dtype + " [" + shape + (more ? ", ...]" : "]"), array);
 }
 
+template <class T>
+const T* data(const Array<T>& array) {
+  return static_cast<const T*>(array.data());
+}
+
 /// @throws ConfigError unless `value` is at least 0 (NaN is not).
 template <class T>
 void require_not_negative(T value, const char* name) {

@@ -16,18 +16,6 @@ static_assert(sizeof(HaltReason) == sizeof(std::uint8_t), "reasons leave as uint
 
 using Floats = Array<float>;
 
-template <class T>
-const T* data(const Array<T>& array) {
-  return static_cast<const T*>(array.data());
-}
-
-template <class T>
-const T* data_or_null(const std::optional<Array<T>>& array, const char* name, const std::vector<Axis>& axes) {
-  if (!array) return nullptr;
-  require_array(*array, name, axes);
-  return data(*array);
-}
-
 /// The axes of an array like z with another first one.
 std::vector<Axis> like(const Floats& z, const Axis& first) {
   std::vector<Axis> axes = {first};
@@ -54,38 +42,27 @@ LatentRows state_rows(Floats& z, const Floats& delta, Floats& best, const Axis& 
 }
 
 void require_tick(const TickInputs& tick) {
-  require_not_negative(tick.residual_weight, "residual_weight");
-  require_not_negative(tick.noise_sigma, "noise_sigma");
   require_not_negative(tick.margin_ns, "margin_ns");
   require_not_negative(tick.tick_us, "tick_us");
   if (!(tick.lo <= tick.hi)) {
     throw ConfigError("lo, hi: expected lo <= hi, got " + std::to_string(tick.lo) + ", " +
                       std::to_string(tick.hi));
   }
-  if (tick.energy_terms == nullptr && tick.residual_weight == 0.0) {
-    throw ConfigError("energy: expected energy_terms or a residual_weight > 0, got neither");
-  }
 }
 
 Array<std::uint8_t> step(SlotTable& slots, Floats z, const Floats& delta, Floats best,
-                         const Floats& step_size, float lo, float hi,
-                         const std::optional<Floats>& energy_terms, double residual_weight, float noise_sigma,
-                         std::uint64_t seed, const std::optional<Array<std::uint8_t>>& feasible,
-                         const std::optional<Array<double>>& gap, std::int64_t now_ns, std::int64_t margin_ns,
-                         double tick_us, std::optional<ThreadPool*> pool) {
+                         const Floats& step_size, float lo, float hi, const Floats& energy_terms,
+                         std::int64_t now_ns, std::int64_t margin_ns, double tick_us,
+                         std::optional<ThreadPool*> pool) {
   const Axis every{static_cast<py::ssize_t>(slots.capacity()), false, "slots"};
   const Axis live{static_cast<py::ssize_t>(slots.live()), true, "live slots"};
   const LatentRows rows = state_rows(z, delta, best, every, live);
   require_array(step_size, "step_size", {every});
+  require_array(energy_terms, "energy_terms", {live, {1, true, "terms"}});
   TickInputs tick{};
   tick.step_size = data(step_size);
-  tick.energy_terms = data_or_null(energy_terms, "energy_terms", {live, {1, true, "terms"}});
-  tick.terms = energy_terms ? static_cast<std::size_t>(energy_terms->shape(1)) : 0;
-  tick.feasible = data_or_null(feasible, "feasible", {live});
-  tick.gap = data_or_null(gap, "gap", {live});
-  tick.residual_weight = residual_weight;
-  tick.noise_sigma = noise_sigma;
-  tick.seed = seed;
+  tick.energy_terms = data(energy_terms);
+  tick.terms = static_cast<std::size_t>(energy_terms.shape(1));
   tick.lo = lo;
   tick.hi = hi;
   tick.now_ns = now_ns;
@@ -104,22 +81,19 @@ Array<std::uint8_t> step(SlotTable& slots, Floats z, const Floats& delta, Floats
 
 void bind_latent_step(py::module_& module) {
   module.def("latent_step", &step, py::arg("slots"), py::arg("z"), py::arg("delta"), py::arg("best"),
-             py::kw_only(), py::arg("step_size"), py::arg("lo"), py::arg("hi"),
-             py::arg("energy_terms") = py::none(), py::arg("residual_weight") = 0.0,
-             py::arg("noise_sigma") = 0.0F, py::arg("seed") = 0, py::arg("feasible") = py::none(),
-             py::arg("gap") = py::none(), py::arg("now_ns"), py::arg("margin_ns") = 0,
-             py::arg("tick_us") = 0.0, py::arg("pool") = py::none(),
+             py::kw_only(), py::arg("step_size"), py::arg("lo"), py::arg("hi"), py::arg("energy_terms"),
+             py::arg("now_ns"), py::arg("margin_ns") = 0, py::arg("tick_us") = 0.0,
+             py::arg("pool") = py::none(),
              R"(One step of every running run in `slots`, in one pass over memory and without the GIL.
 
 For each running slot:
 
-    z        <- clamp(z + step_size * delta + noise_sigma * n, lo, hi), n ~ N(0, 1)
+    z        <- clamp(z + step_size * delta, lo, hi)
     residual  = ||z_new - z_old|| / max(||z_new||, 1e-12)
-    E         = mean(energy_terms) + residual_weight * mean((z_new - z_old)^2)
+    E         = mean(energy_terms)
 
 then the run takes (E, residual) as its next state, is charged an equal share of tick_us, and its record is
-published. n is a function of (seed, run_id, step_idx of z_old, element): Philox4x32-10 and Box-Muller. A row of delta
-that is not finite makes E NaN, and the run ends as "diverged".
+published. A row of delta that is not finite makes E NaN, and the run ends as "diverged".
 
 The best state of a slot is z[slot] if its summary says best_is_current, otherwise best[slot].
 
@@ -133,12 +107,7 @@ Args:
     step_size: float32 [capacity].
     lo: Lower bound of z.
     hi: Upper bound of z, >= lo.
-    energy_terms: float32 [>= live, M], the energy of the new states as the mean over M terms; None: 0.
-    residual_weight: Weight of the mean square change in E, >= 0; > 0 when there are no energy_terms.
-    noise_sigma: Standard deviation of the noise, >= 0.
-    seed: Key of the noise.
-    feasible: uint8 [>= live]; None: all feasible.
-    gap: float64 [>= live], optimality gaps; None: all 0.
+    energy_terms: float32 [>= live, M], the energy of the new states as the mean over M terms.
     now_ns: Monotonic time of the new states.
     margin_ns: Time that finishing an answer takes, >= 0.
     tick_us: What this tick cost, microseconds, >= 0.
@@ -150,7 +119,7 @@ Returns:
 
 Raises:
     ShapeError: An array has the wrong shape, dtype or layout, or two share memory.
-    ConfigError: A number is out of range, or there is nothing to make E of.)");
+    ConfigError: A number is out of range.)");
 }
 
 }  // namespace sage::bindings

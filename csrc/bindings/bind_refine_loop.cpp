@@ -27,9 +27,8 @@ LoopMode parse_mode(const std::string& name) {
 
 std::unique_ptr<RefineLoop> make_loop(const Ring& ring, std::vector<std::int32_t> widths, std::int32_t rows,
                                       std::uint64_t elements, bool half, std::int32_t terms,
-                                      std::vector<std::uint64_t> context_bytes, std::uint64_t ticks,
-                                      float step_size, float lo, float hi, float noise_sigma,
-                                      std::uint64_t seed, double residual_weight, std::uint8_t plugin) {
+                                      std::vector<std::uint64_t> context_bytes, float step_size, float lo,
+                                      float hi, std::uint8_t plugin) {
   LoopShape shape;
   shape.widths = std::move(widths);
   shape.rows = rows;
@@ -37,13 +36,9 @@ std::unique_ptr<RefineLoop> make_loop(const Ring& ring, std::vector<std::int32_t
   shape.half = half;
   shape.terms = terms;
   shape.context_bytes = std::move(context_bytes);
-  shape.ticks = ticks;
   shape.step_size = step_size;
-  shape.noise_sigma = noise_sigma;
-  shape.seed = seed;
   shape.lo = lo;
   shape.hi = hi;
-  shape.residual_weight = residual_weight;
   shape.plugin = plugin;
   return std::make_unique<RefineLoop>(shape, ring);
 }
@@ -72,13 +67,9 @@ Args:
     half: Whether states and directions are float16; float32 otherwise.
     terms: Energy terms of a state; its energy is their mean.
     context_bytes: What a step reads besides the state: bytes per request of each array.
-    ticks: At most so many in one launch.
     step_size: Of every step.
     lo: Lower bound of a state.
     hi: Upper bound of a state.
-    noise_sigma: Standard deviation of the noise.
-    seed: Key of the noise.
-    residual_weight: Weight of the mean square change in the energy.
     plugin: Small integer that names the plugin in the records.
 
 Raises:
@@ -86,9 +77,7 @@ Raises:
     DeviceError: CUDA refuses, or is not there.)")
       .def(py::init(&make_loop), py::arg("ring"), py::kw_only(), py::arg("widths"), py::arg("rows"),
            py::arg("elements"), py::arg("half"), py::arg("terms"), py::arg("context_bytes"),
-           py::arg("ticks") = 1024, py::arg("step_size"), py::arg("lo"), py::arg("hi"),
-           py::arg("noise_sigma") = 0.0F, py::arg("seed") = 0, py::arg("residual_weight") = 0.0,
-           py::arg("plugin") = 0, py::keep_alive<1, 2>())
+           py::arg("step_size"), py::arg("lo"), py::arg("hi"), py::arg("plugin") = 0, py::keep_alive<1, 2>())
       .def(
           "prepare",
           [](RefineLoop& loop, const Body& body, const std::string& mode) {

@@ -40,7 +40,7 @@ template <class T>
 const T* values_of(const std::optional<Array<T>>& array, const char* name, const Axis& live) {
   if (!array) return nullptr;
   require_array(*array, name, {live});
-  return static_cast<const T*>(array->data());
+  return data(*array);
 }
 
 std::vector<HaltReason> decisions_of(const std::optional<Array<std::uint8_t>>& halt, const Axis& live) {
@@ -58,7 +58,7 @@ Array<std::uint8_t> observe(SlotTable& slots, const Array<double>& energies,
                             std::int64_t margin_ns, double tick_us) {
   const Axis live{static_cast<py::ssize_t>(slots.live())};
   require_array(energies, "energies", {live});
-  LiveStates states{static_cast<const double*>(energies.data())};
+  LiveStates states{data(energies)};
   states.residual = values_of(residuals, "residuals", live);
   states.feasible = values_of(feasible, "feasible", live);
   states.gap = values_of(gap, "gap", live);

@@ -9,5 +9,7 @@ PYBIND11_MODULE(_core, module) {
   sage::bindings::bind_slot_table(module);
   sage::bindings::bind_thread_pool(module);
   sage::bindings::bind_latent_step(module);
-  sage::bindings::bind_qp(module);
+  sage::bindings::bind_qp_solution(module);
+  sage::bindings::bind_qp_run(module);
+  sage::bindings::bind_qp_solver(module);  // names the two before in its signatures
 }

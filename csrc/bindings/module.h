@@ -11,6 +11,8 @@ void bind_ring(pybind11::module_& module);
 void bind_slot_table(pybind11::module_& module);
 void bind_thread_pool(pybind11::module_& module);
 void bind_latent_step(pybind11::module_& module);
-void bind_qp(pybind11::module_& module);
+void bind_qp_solution(pybind11::module_& module);
+void bind_qp_run(pybind11::module_& module);
+void bind_qp_solver(pybind11::module_& module);
 
 }  // namespace sage::bindings

@@ -25,6 +25,51 @@ TEST("sine and cosine are right to float precision over a turn") {
   }
 }
 
+TEST("noise is Box and Muller's transform of Philox's bits") {
+  const double turn = 2.0 * std::acos(-1.0);
+  const sage::NoiseKey key{(5ULL << 32) + 4, (7ULL << 32) + 6, 3};
+  constexpr std::uint32_t kBlocks = 1000;
+  std::vector<float> noise(4 * kBlocks);
+  sage::fill_normal(key, 0, noise.size(), noise.data());
+  for (std::uint32_t block = 0; block < kBlocks; ++block) {
+    const sage::PhiloxBlock bits = sage::philox4x32({{block, 3, 6, 7}}, key.seed);
+    for (std::size_t pair = 0; pair < 2; ++pair) {
+      const double u = ((bits.words[2 * pair] >> 8) + 1) / 16777216.0;
+      const double angle = turn * ((bits.words[2 * pair + 1] >> 8) / 16777216.0);
+      const double radius = std::sqrt(-2.0 * std::log(u));
+      const float* got = noise.data() + 4 * block + 2 * pair;
+      // Logarithm, root, sine and product are each right to a few units in the last place of at most 6.
+      CHECK_NEAR(static_cast<double>(got[0]), radius * std::cos(angle), 6e-6);
+      CHECK_NEAR(static_cast<double>(got[1]), radius * std::sin(angle), 6e-6);
+    }
+  }
+}
+
+TEST("noise is standard normal, and neighbours know nothing of each other") {
+  constexpr std::size_t kCount = 400'000;
+  std::vector<float> noise(kCount);
+  sage::fill_normal({4, 0, 0}, 0, kCount, noise.data());
+  double sums[5] = {};  // of the powers 1 to 4, and of each times its neighbour
+  for (std::size_t i = 0; i < kCount; ++i) {
+    const auto x = static_cast<double>(noise[i]);
+    for (int power = 1; power <= 4; ++power) sums[power - 1] += std::pow(x, power);
+    if (i > 0) sums[4] += x * static_cast<double>(noise[i - 1]);
+  }
+  const double expected[] = {0.0, 1.0, 0.0, 3.0, 0.0};
+  const double variances[] = {1.0, 2.0, 15.0, 96.0, 1.0};
+  for (std::size_t i = 0; i < 5; ++i) {
+    const double five_errors = 5.0 * std::sqrt(variances[i] / kCount);
+    CHECK_NEAR(sums[i] / kCount, expected[i], five_errors);
+  }
+  const double quantiles[][2] = {{-1.959964, 0.025}, {-0.6744898, 0.25}, {1.281552, 0.9}};
+  for (const auto& [quantile, share] : quantiles) {
+    double below = 0.0;
+    for (const float x : noise) below += static_cast<double>(x) < quantile ? 1.0 : 0.0;
+    const double five_errors = 5.0 * std::sqrt(share * (1.0 - share) / kCount);
+    CHECK_NEAR(below / kCount, share, five_errors);
+  }
+}
+
 TEST("a stretch of noise does not depend on where it is cut") {
   const sage::NoiseKey key{3, 1ULL << 40, 2};
   std::vector<float> whole(64);

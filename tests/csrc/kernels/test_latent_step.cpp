@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -116,6 +117,54 @@ TEST("the best state is saved only when it is about to be lost") {
   bench.energy[0] = 0.1F;
   bench.step();
   CHECK(bench.slots.run(0).best_is_current());
+}
+
+TEST("the answer is the best state seen, a feasible one before any other, in every order of three") {
+  const double energies[] = {0.1, 0.2, 0.3, static_cast<double>(kNaN)};
+  for (const double residual_weight : {0.0, 1e-3}) {
+    for (int order = 0; order < 2 * 8 * 8 * 8; ++order) {
+      Bench bench(1, 37);
+      bench.tick.residual_weight = residual_weight;
+      std::uint8_t feasible = order % 2 == 0 ? 1 : 0;
+      sage::Observation first{0.15};
+      first.feasible = feasible != 0;
+      bench.tick.feasible = &feasible;
+      sage::HaltPolicy policy;
+      policy.eps = 0.0;
+      bench.slots.admit(1, policy, 0, first);
+      const sage::Run& run = bench.slots.run(0);
+      std::pair<bool, double> best_rank = {feasible == 0, 0.15};
+      std::vector<float> best = bench.z;
+      for (int tick = 0, rest = order / 2; tick < 3 && run.running(); ++tick, rest /= 8) {
+        bench.energy[0] = static_cast<float>(energies[rest % 4]);
+        feasible = rest % 8 < 4 ? 1 : 0;
+        bench.step();
+        const std::pair<bool, double> rank = {feasible == 0, run.E()};
+        if (std::isfinite(run.E()) && rank < best_rank) {
+          best_rank = rank;
+          best = bench.z;
+        }
+        CHECK((run.best_is_current() ? bench.z : bench.best) == best);
+        CHECK_EQ(run.best_E(), best_rank.second);
+      }
+    }
+  }
+}
+
+TEST("a gap that is closed ends the run of a feasible state") {
+  Bench bench(2, 3);
+  sage::HaltPolicy policy;
+  policy.eps = 0.0;
+  policy.halt_when_feasible = true;
+  policy.gap_tolerance = 0.5;
+  sage::Observation first{1.0};
+  first.gap = 1.0;
+  for (std::uint64_t id = 0; id < 2; ++id) bench.slots.admit(id, policy, 0, first);
+  const double gap[] = {0.5, 0.6};
+  bench.tick.gap = gap;
+  bench.step();
+  CHECK(bench.reasons[0] == HaltReason::kFeasible);
+  CHECK(bench.reasons[1] == HaltReason::kRunning);
 }
 
 TEST(
