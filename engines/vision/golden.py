@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from sage_edge import Settings
-from sage_edge.jetson_report import TOLERANCES, golden_results
+from sage_edge.commands.jetson_report import TOLERANCES, golden_results
 from sage_edge.orchestrator import open_hrm
 
 

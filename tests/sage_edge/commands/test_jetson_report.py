@@ -12,10 +12,10 @@ import pytest
 from sage_edge import Settings
 from sage_edge.cli import main
 from sage_edge.clock import SystemClock
+from sage_edge.commands.jetson_report import _power_modes, golden_frame, golden_results, make_report, to_page
+from sage_edge.commands.power_modes import PowerModes
 from sage_edge.config import shared_file
-from sage_edge.jetson_report import _power_modes, golden_frame, golden_results, make_report, to_page
 from sage_edge.orchestrator import open_hrm
-from sage_edge.power_modes import PowerModes
 from sage_edge.telemetry.board import Board, BoardSampler
 from tests.fakes import FakeClock
 from tests.fixtures.sysfs_tree import lay_out
@@ -76,7 +76,7 @@ def test_the_golden_frame_is_the_same_everywhere():
 
 
 def test_on_a_board_the_report_has_its_rails_and_the_energy_of_an_answer(tmp_path):
-    from sage_edge.jetson_report import _board
+    from sage_edge.commands.jetson_report import _board
 
     with closing(open_hrm(Settings(slots=1, threads=1, telemetry_dir="", board_period_s=0.0))) as hrm:
         clock = FakeClock()

@@ -6,24 +6,27 @@ not have is null in the report.
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_edge import doctor
-from sage_edge.clock import Clock
+from sage_edge.clock import Clock, SystemClock
+from sage_edge.commands import doctor
+from sage_edge.commands.options import EXIT_INPUT, Commands, add_command, add_settings, settings_of
+from sage_edge.commands.power_modes import PowerModes, visit
 from sage_edge.config import VERSION, Settings
 from sage_edge.errors import SageError
 from sage_edge.orchestrator import HRM, Budget, Result, open_hrm
 from sage_edge.plugins.vision_model import find_model
-from sage_edge.power_modes import PowerModes, visit
 from sage_edge.telemetry.board import resident_bytes
 
 Section: TypeAlias = dict[str, Any]
@@ -33,6 +36,33 @@ TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2}
 GOLDEN_STEPS = (0, 2, 4)
 #: Growth over the second half of the soak that is no leak.
 _GROWTH_MIB = 16.0
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "jetson-report", "Examine this machine under load; write a report.", run)
+    parser.add_argument("--out", type=Path, default=Path("var/jetson-report"), help="folder of the report")
+    parser.add_argument("--soak-minutes", type=float, default=10.0, help="how long to refine at full load")
+    parser.add_argument(
+        "--power-modes", action="store_true", help="measure in every power mode of the board; as root"
+    )
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Examine this machine, and write the report; fails where a section found a fault."""
+    settings = replace(settings_of(options), telemetry_dir="")
+    soak_s = 60 * options.soak_minutes
+    report = make_report(
+        settings,
+        soak_s=soak_s,
+        idle_s=min(10.0, soak_s),
+        clock=SystemClock(),
+        mode_s=min(60.0, soak_s) if options.power_modes else 0.0,
+    )
+    for path in write_report(report, options.out):
+        sys.stdout.write(f"{path}\n")
+    return 0 if report["ok"] else EXIT_INPUT
 
 
 def make_report(

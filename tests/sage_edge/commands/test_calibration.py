@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from sage_edge.calibration import calibrate
 from sage_edge.cli import main
+from sage_edge.commands.calibration import calibrate
 from sage_edge.config import Settings
 from sage_edge.orchestrator.prices import read_prices
 from tests.fakes import FakeClock

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any, NamedTuple
 
-from sage_edge.clock import Clock
+from sage_edge.clock import Clock, SystemClock
+from sage_edge.commands.options import Commands, add_command, add_settings, settings_of
 from sage_edge.config import Settings
 from sage_edge.native import Ring
 from sage_edge.orchestrator import Servable
+from sage_edge.plugins import load_plugin
 from sage_edge.runtime import CpuRefiner, Job
-from sage_edge.telemetry.board import BoardSampler
+from sage_edge.telemetry.board import Board, BoardSampler
 
 #: Steps of one measured refinement.
 _STEPS = 8
@@ -20,6 +26,36 @@ _STEPS = 8
 class _Round(NamedTuple):
     start_ns: list[int]
     step_ns: list[int]
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    measured = add_command(commands, "calibrate", "Measure what a step of each plugin takes and costs.", run)
+    measured.add_argument("--out", type=Path, default=Path("var/prices.json"), help="for prices_file")
+    measured.add_argument("--seconds", type=float, default=5.0, help="how long each plugin is measured")
+    add_settings(measured)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure the plugins of the settings; writes the file, prints a line for each."""
+    settings, clock = settings_of(options), SystemClock()
+    board = BoardSampler(Board(), period_s=settings.board_period_s or 1.0, clock=clock)
+    plugins = {name: load_plugin(name, settings) for name in settings.plugins}
+    document = calibrate(plugins, settings, seconds=options.seconds, clock=clock, board=board)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for name, entry in document["plugins"].items():
+        sys.stdout.write(
+            f"{name}: first state {_span(entry, 'start')}, step {_span(entry, 'step')}, "
+            f"{entry['power_w']:.3g} W ({entry['source']})\n"
+        )
+    sys.stdout.write(f"written to {options.out}; serve with --prices-file {options.out}\n")
+    return 0
+
+
+def _span(entry: dict[str, Any], name: str) -> str:
+    ms, atp = entry[f"{name}_ms"], entry[f"{name}_atp"]
+    return f"{ms['mean']:.3g} ms ({ms['p10']:.3g} to {ms['p90']:.3g}) = {atp['mean']:.3g} ATP"
 
 
 def calibrate(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import importlib.util
 import os
 import platform
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sage_edge import native
+from sage_edge.commands.options import EXIT_INPUT, Commands, add_command, add_settings, settings_of
 from sage_edge.config import Settings
 from sage_edge.errors import SageError
 from sage_edge.orchestrator.place import find_place
@@ -18,6 +21,18 @@ from sage_edge.plugins import load_plugin
 from sage_edge.runtime import CudaLoops
 
 _PACKAGES = ("numpy", "onnxruntime", "fastapi", "uvicorn", "jsonschema", "pillow")
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    add_settings(add_command(commands, "doctor", "Say what is installed, what is used, and what to do.", run))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the findings."""
+    lines, ok = examine(settings_of(options))
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0 if ok else EXIT_INPUT
 
 
 def examine(settings: Settings) -> tuple[list[str], bool]:

@@ -2,22 +2,93 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from sage_edge.clock import Clock
+from tqdm import tqdm
+
+from sage_edge.clock import Clock, SystemClock
+from sage_edge.commands.options import (
+    EXIT_INPUT,
+    EXIT_START,
+    Commands,
+    add_command,
+    add_group,
+    add_settings,
+    settings_of,
+)
 from sage_edge.config import Settings
+from sage_edge.errors import EngineError
 from sage_edge.plugins import load_recipes
 from sage_edge.runtime.building import BuildState, PlanBuilder, Progress
 from sage_edge.runtime.plans import PlanStore, Verdict
 from sage_edge.runtime.recipe import plan_name
+from sage_edge.runtime.tensorrt import TensorRTBackend
 
 #: One plan as JSON: name, state, why; and, where its sidecar can be read, key, size, age and build time.
 Row = dict[str, Any]
 #: Seconds between two looks at a build.
 _LOOK_S = 0.2
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the three commands."""
+    within = add_group(commands, "engines", "TensorRT plans, built ahead of time.")
+    for name, text, run in (
+        ("build", "Build every plan that is missing or does not fit this machine.", run_build),
+        ("list", "List the plans that are there.", run_list),
+        ("verify", "Recompute checksums and say which plans fit this machine.", run_verify),
+    ):
+        added = add_command(within, name, text, run)
+        added.add_argument("--json", action="store_true", help="print JSON")
+        add_settings(added)
+
+
+def run_build(options: argparse.Namespace) -> int:
+    """Build, showing how far it is."""
+    settings, clock = settings_of(options), SystemClock()
+    builder = TensorRTBackend.from_settings(settings).builder
+    with tqdm(total=1.0, bar_format="{percentage:3.0f}% |{bar:20}| {desc}", file=sys.stderr) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.set_description_str(progress.describe())
+            bar.update(progress.fraction - bar.n)
+
+        rows = build(settings, builder, clock, show)
+    _print_plans(rows, as_json=options.json)
+    return 0
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """Print what is in the folder."""
+    store = PlanStore(Path(settings_of(options).engine_dir))
+    _print_plans(list_plans(store, SystemClock()), as_json=options.json)
+    return 0
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Print which plans fit this machine; without TensorRT, which files are whole."""
+    settings = settings_of(options)
+    builder = None
+    try:
+        builder = TensorRTBackend.from_settings(settings).builder
+    except EngineError as exc:
+        print(f"sage-edge: checksums alone are compared, no plan can be said to fit: {exc}", file=sys.stderr)
+    rows = verify(settings, PlanStore(Path(settings.engine_dir)), builder, SystemClock())
+    _print_plans(rows, as_json=options.json)
+    if any(row["state"] not in ("ready", "whole") for row in rows):
+        return EXIT_INPUT
+    return 0 if builder else EXIT_START
+
+
+def _print_plans(rows: list[Row], *, as_json: bool) -> None:
+    sys.stdout.write((json.dumps(rows, indent=2) if as_json else as_table(rows)) + "\n")
 
 
 def build(

@@ -9,9 +9,10 @@ from importlib.metadata import version
 import pytest
 
 from sage_edge import Settings, native
+from sage_edge.commands.doctor import examine
 from sage_edge.config import shared_file
-from sage_edge.doctor import examine
 from sage_edge.runtime import CudaLoops
+from tests.command_line import QUICK, run
 from tests.quadratic import DeviceQuadratic
 
 
@@ -44,7 +45,7 @@ def test_it_says_whether_the_core_was_built_for_gpus(monkeypatch):
 
 @pytest.mark.parametrize("why_not", ["", "no CUDA here"])
 def test_it_says_where_the_loop_of_a_plugin_runs_whose_engines_are_on_the_gpu(monkeypatch, why_not):
-    monkeypatch.setattr("sage_edge.doctor.load_plugin", lambda name, settings: DeviceQuadratic())
+    monkeypatch.setattr("sage_edge.commands.doctor.load_plugin", lambda name, settings: DeviceQuadratic())
     monkeypatch.setattr(CudaLoops, "why_not", lambda self: why_not)
     where = f"its loop on the host: {why_not}" if why_not else "its loop on the GPU"
     assert examined()[0]["plugin"] == f"vision: numpy, {where}"
@@ -98,3 +99,18 @@ def test_telemetry_in_memory_is_no_fault():
     found, ok = examined()
     assert ok
     assert found["telemetry"] == "journal: in memory only, as set"
+
+
+# The command
+
+
+def test_doctor_says_that_all_is_well(tmp_path, capsys):
+    code, out, errors = run(capsys, "doctor", "--telemetry-dir", tmp_path, *QUICK)
+    assert (code, errors) == (0, "")
+    assert "plugin      vision: onnxruntime-cpu" in out
+
+
+def test_doctor_ends_with_1_when_the_service_could_not_run(capsys):
+    code, out, errors = run(capsys, "doctor", "--vision-model", "nowhere", *QUICK)
+    assert (code, errors) == (1, "")
+    assert "NOT usable" in out

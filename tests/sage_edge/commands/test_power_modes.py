@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from sage_edge.commands.power_modes import PowerModes, visit
 from sage_edge.errors import DeviceError
-from sage_edge.power_modes import PowerModes, visit
 from tests.fixtures.sysfs_tree import lay_out, put
 
 #: Refuses mode 3 as nvpmodel refuses one that needs a reboot: it asks, and takes no answer for a no.

@@ -7,13 +7,14 @@ import re
 
 import pytest
 
-from sage_edge import Settings, cli, engines
+from sage_edge import Settings
+from sage_edge.commands import engines
 from sage_edge.errors import EngineError
 from sage_edge.plugins import load_recipes
 from sage_edge.runtime.building import Built, Machine, PlanBuilder
 from sage_edge.runtime.plans import PlanStore
+from tests.command_line import run
 from tests.fakes import FakeClock
-from tests.sage_edge.test_cli import run
 
 GRAPHS = ("encoder", "step", "energy", "decoder")
 NAMES = [f"nuclei.{graph}.fp16.b{width}" for graph in GRAPHS for width in (1, 2)]
@@ -46,7 +47,7 @@ def machine(monkeypatch):
 
             return kind(SimpleNamespace(engine_dir_path=Path(settings.engine_dir)))
 
-        monkeypatch.setattr(cli.TensorRTBackend, "from_settings", from_settings)
+        monkeypatch.setattr(engines.TensorRTBackend, "from_settings", from_settings)
 
     use()
     return use
@@ -142,7 +143,7 @@ def bare(monkeypatch):
     def from_settings(settings):
         raise EngineError("TensorRT is not installed: set backend = cpu")
 
-    monkeypatch.setattr(cli.TensorRTBackend, "from_settings", from_settings)
+    monkeypatch.setattr(engines.TensorRTBackend, "from_settings", from_settings)
 
 
 def test_build_without_tensorrt_says_so_and_ends_with_2(bare, flags, capsys):

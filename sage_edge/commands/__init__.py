@@ -1,0 +1,1 @@
+"""What ``sage-edge`` does: a file for each command, each with ``add_parser``."""
