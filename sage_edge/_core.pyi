@@ -534,7 +534,7 @@ def advance_many(runs: collections.abc.Sequence[QpRun], iterations: typing.Suppo
     """
 def halt_reason(history: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], policy: HaltPolicy, *, feasible: bool = True, gap: typing.SupportsFloat | typing.SupportsIndex = 0.0, spent_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, charge_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, now_ns: typing.SupportsInt | typing.SupportsIndex = 0, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0) -> str | None:
     """
-    The halting rule over the energies E_0 .. E_n; IRP v1.0, section 4 of docs/IRP_PROTOCOL.md.
+    The halting rule over the energies E_0 .. E_n (docs/IRP_PROTOCOL.md#3-halting).
     
     Args:
         history: Energies of all states so far, the current one last.

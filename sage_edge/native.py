@@ -84,7 +84,7 @@ FLAG_CLOSING: Final = 2
 
 
 class TrustStatistics(NamedTuple):
-    """Trust statistics of one run; IRP v1.0, section 5 of docs/IRP_PROTOCOL.md.
+    """Trust statistics of one run (docs/IRP_PROTOCOL.md#4-trust).
 
     Attributes:
         monotonicity_ratio: Share of the steps that lowered the energy; 0 while n is 0.

@@ -22,6 +22,10 @@ from sage_edge.service import answers, quality, refine, scenes, status, telemetr
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("engines/**/*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: A link into a page; a section named in code or prose; one named by its number, which leads nowhere.
+LINK = re.compile(r"\]\((?!http)([^)#\s]*)#([\w-]+)\)")
+NAMED = re.compile(r"(?<![\w/])(docs/[\w/]+\.md)#([\w-]+)")
+BY_NUMBER = re.compile(r"IRP v[\d.]+(?: \([\d-]+\))?, section \d+|sections? \d+ of (?:docs/)?IRP_PROTOCOL")
 
 
 def free_port():
@@ -123,6 +127,39 @@ def test_links_and_paths_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
         if not target.startswith("http"):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def files_of(*suffixes):
+    """Paths and texts of the files of these kinds that git knows."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in listed.splitlines()]
+    return [(path, path.read_text(encoding="utf-8")) for path in paths if path.suffix in suffixes]
+
+
+def anchors_of(document):
+    """What a link may name in a document: its headings, as GitHub writes them."""
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_reference_to_a_section_leads_to_one():
+    found = 0
+    for path, text in files_of(".py", ".pyi", ".h", ".cpp", ".cu", ".cuh", ".md"):
+        named = [(ROOT / name, anchor) for name, anchor in NAMED.findall(text)]
+        if path.suffix == ".md":
+            named += [(path.parent / (name or path.name), anchor) for name, anchor in LINK.findall(text)]
+        for document, anchor in named:
+            assert document.exists(), f"{path}: {document}"
+            assert anchor in anchors_of(document), f"{path}: {document.name}#{anchor}"
+            found += 1
+    assert found >= 20
+
+
+def test_no_section_of_the_protocol_is_named_by_its_number():
+    for path, text in files_of(".py", ".pyi", ".h", ".cpp", ".cu", ".cuh", ".md"):
+        plain = re.sub(r"\s*\n\s*(?:///?|#:?)?\s*", " ", text)  # a comment may wrap in the middle
+        assert not (by_number := BY_NUMBER.search(plain)), f"{path}: {by_number[0]}"
 
 
 def test_the_map_from_prose_to_code_names_what_exists():

@@ -149,7 +149,7 @@ Raises:
   module.def("halt_reason", &halt_reason, py::arg("history"), py::arg("policy"), py::kw_only(),
              py::arg("feasible") = true, py::arg("gap") = 0.0, py::arg("spent_us") = 0.0,
              py::arg("charge_us") = 0.0, py::arg("now_ns") = 0, py::arg("margin_ns") = 0,
-             R"(The halting rule over the energies E_0 .. E_n; IRP v1.0, section 4 of docs/IRP_PROTOCOL.md.
+             R"(The halting rule over the energies E_0 .. E_n (docs/IRP_PROTOCOL.md#3-halting).
 
 Args:
     history: Energies of all states so far, the current one last.

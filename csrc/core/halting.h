@@ -7,8 +7,8 @@
 #include "core/hd.h"
 #include "core/record.h"
 
-// The halting rule: one implementation for the slots on either side and for the reference loop.
-// IRP v1.0, section 4 of docs/IRP_PROTOCOL.md. Energies in the rule are E_norm = E / E_scale.
+// The halting rule of docs/IRP_PROTOCOL.md#3-halting: one implementation for the slots on either side and for
+// the reference loop. Energies in the rule are E_norm = E / E_scale.
 namespace sage {
 
 inline constexpr std::int32_t kMaxK = 15;  ///< widest window: K + 1 = 16 states

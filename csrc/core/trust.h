@@ -9,7 +9,7 @@
 namespace sage {
 
 /// Trust statistics of one run, updated per step without keeping the history (Welford, 1962).
-/// IRP v1.0, section 5 of docs/IRP_PROTOCOL.md. A change that is not finite ends the run and is not counted.
+/// See docs/IRP_PROTOCOL.md#4-trust. A change that is not finite ends the run and is not counted.
 class TrustStatistics {
  public:
   SAGE_HD void observe(double dE) {

@@ -1,4 +1,4 @@
-"""LRC: how stiff the budget policy is (IRP v1.0, section 8; an analogy, and no physics)."""
+"""LRC: how stiff the budget policy is (docs/AUDIT.md#how-trust-is-earned; an analogy, and no physics)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract that every plugin keeps: IRP v1.0 (2025-08-23)."""
+"""The contract that every plugin keeps: docs/IRP_PROTOCOL.md#1-the-contract."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class IRPPlugin(ABC):
 
     A plugin holds no per-request state: everything that belongs to a request is in its IRPState, so
     two requests never share a mutable object. Its docstring states the four invariants under the
-    headings of INVARIANT_HEADINGS. See docs/IRP_PROTOCOL.md for the author's notes.
+    headings of INVARIANT_HEADINGS. Notes for authors: docs/IRP_PROTOCOL.md#6-writing-a-plugin.
     """
 
     name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Trust (T3) and value (V3) of whoever refines: the protocol's formulas, pure (IRP v1.0, section 7)."""
+"""Trust (T3) and value (V3) of whoever refines: the formulas of docs/AUDIT.md#how-trust-is-earned, pure."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
-#: Share of the whole budget that each member may count on (IRP v1.0, section 5 of docs/IRP_PROTOCOL.md).
+#: Share of the whole budget that each member may count on:
+#: docs/ORCHESTRATION.md#scenes-one-budget-for-several-refinements.
 FLOOR = 0.05
 
 

@@ -30,7 +30,7 @@ class Answer(NamedTuple):
     spent_atp: float
 
     def value(self, quality: float, inputs: Mapping[str, Any]) -> V3:
-        """The value of the answer (IRP v1.0, section 5 of docs/IRP_PROTOCOL.md).
+        """The value of the answer (docs/AUDIT.md#how-trust-is-earned).
 
         It earns what it cost, less below a quality of 0.7 and nothing below 0.3.
 

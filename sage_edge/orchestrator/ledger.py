@@ -30,7 +30,7 @@ class Balance(NamedTuple):
 
     @property
     def energy_ratio(self) -> float:
-        """ATP / (ATP + ADP); 0.5 when both are 0. IRP v1.0, section 5 of docs/IRP_PROTOCOL.md."""
+        """ATP / (ATP + ADP); 0.5 when both are 0 (docs/TELEMETRY.md#ledger)."""
         atp = max(self.available_uatp + self.locked_uatp, 0)
         whole = atp + self.adp_uatp
         return atp / whole if whole else 0.5

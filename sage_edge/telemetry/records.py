@@ -1,4 +1,4 @@
-"""From 64 bytes in the mailbox to one telemetry record (IRP v1.0, section 9 of docs/IRP_PROTOCOL.md)."""
+"""From 64 bytes in the mailbox to one telemetry record (docs/TELEMETRY.md#the-record)."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def spent_uatp(power_w: float, spent_us: float) -> int:
 
 
 def contribution_to_H(trust_weight: float, dE: float, E_scale: float) -> float:
-    """What a change of a run's energy took off the orchestrator's; positive is good (IRP v1.0, section 3)."""
+    """What a change of a run's energy took off H; positive is good (docs/IRP_PROTOCOL.md#4-trust)."""
     return -trust_weight * dE / E_scale
 
 

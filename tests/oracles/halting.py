@@ -1,4 +1,4 @@
-"""The halting rule, as section 4 of docs/IRP_PROTOCOL.md states it."""
+"""The halting rule, as docs/IRP_PROTOCOL.md#3-halting states it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trust statistics by rescanning the whole history: section 5 of docs/IRP_PROTOCOL.md."""
+"""Trust statistics by rescanning the whole history: docs/IRP_PROTOCOL.md#4-trust."""
 
 from __future__ import annotations
 
