@@ -129,6 +129,13 @@ def test_links_and_paths_lead_somewhere(document):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_the_readmes_figures_are_those_of_the_page_that_has_them_all():
+    rows = re.compile(r"^\| .* \| `python -m .* \|$|^\| .* \| `sage-edge .* \|$", re.MULTILINE)
+    chosen = rows.findall(README)
+    assert len(chosen) >= 6
+    assert set(chosen) < set(rows.findall((ROOT / "docs" / "MEASURED.md").read_text(encoding="utf-8")))
+
+
 def files_of(*suffixes):
     """Paths and texts of the files of these kinds that git knows."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
