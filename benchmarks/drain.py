@@ -17,32 +17,29 @@ import numpy as np
 from jsonschema import Draft202012Validator
 
 from benchmarks import report
-from sage_edge import Settings
+from sage_edge import HaltPolicy, Invariants, Settings
 from sage_edge.clock import SystemClock
 from sage_edge.native import RECORD_DTYPE, Ring, RingReader
-from sage_edge.telemetry import Record, RunInfo, Telemetry, load_schema
+from sage_edge.telemetry import PluginInfo, Record, RunInfo, Telemetry, load_schema
 
 STATES = 5
 INFO = RunInfo(
+    plugin=PluginInfo(
+        name="vision",
+        version="0.1.0",
+        backend="onnxruntime-cpu",
+        device="x86_64",
+        model_sha256="ab" * 32,
+        invariants=Invariants("image-latent", "gaussian", "learned-error", "expected pixel error"),
+    ),
+    policy=HaltPolicy(E_scale=2.0, max_steps=8),
     request_id="b3f1",
-    plugin="vision",
-    plugin_version="0.1.0",
-    backend="onnxruntime-cpu",
-    device="x86_64",
-    model_sha256="ab" * 32,
-    E_scale=2.0,
-    energy_units="expected pixel error",
-    state_space="image-latent",
-    noise_model="gaussian",
-    energy_fn="learned-error",
     entity_id="robot-7",
-    max_steps=8,
-    deadline_ms=40.0,
-    eps=1e-4,
-    ATP_allocated=500.0,
+    start_ns=0,
     power_w=15.0,
     price_source="declared",
-    start_ns=0,
+    deadline_ms=40.0,
+    ATP_allocated=500.0,
 )
 
 

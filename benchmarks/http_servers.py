@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request
 
-from sage_edge import HRM, Answer, Encoded, Invariants, LatentSlots, Settings
-from sage_edge.native import HaltPolicy
+from sage_edge import HRM, Encoded, HaltPolicy, Invariants, LatentPlugin, Settings
 from sage_edge.service import create_app
 
 
-class InstantPlugin:
-    """A plugin that returns at once: no step, one number for an answer. What is left is the service."""
+class InstantPlugin(LatentPlugin):
+    """A plugin that returns at once: no step, one number for an answer. What is left is the service.
 
-    name, version, backend, model_sha256, takes = "instant", "1", "none", None, "frame"
+    State space: float32 [1].
+    Noise model: none.
+    Energy: 0.
+    Coherence contribution: none.
+    """
+
+    version, backend = "1", "none"
     invariants = Invariants("scalar", "none", "zero", "none")
     halting = HaltPolicy(max_steps=0)
     state_shape: tuple[int, ...] = (1,)
-    context_shapes: Mapping[str, tuple[int, ...]] = {}
-    lo, hi, step_size, noise_sigma = 0.0, 1.0, 1.0, 0.0
-    carry_over = None
-
-    def open_slots(self, capacity: int, threads: int, history: int = 0) -> LatentSlots:
-        return LatentSlots(self, capacity=capacity, threads=threads, history=history)
-
-    def prepare(self, frame: np.ndarray) -> np.ndarray:
-        return frame
-
-    def example(self) -> np.ndarray:
-        return np.zeros((2, 2, 3), np.uint8)
-
-    def trust(self, E_norm: float) -> None:
-        return None
-
-    def E_norm_for(self, quality: float) -> float:
-        return -np.inf
+    lo, hi, noise_sigma = 0.0, 1.0, 0.0
 
     def encode(self, inputs: Sequence[Any]) -> Encoded:
         zeros = np.zeros((len(inputs), 1), np.float32)
@@ -50,9 +38,6 @@ class InstantPlugin:
 
     def energies(self, z: Any, context: Any) -> Any:
         return np.zeros_like(z)
-
-    def decode(self, z: Any, inputs: Sequence[Any]) -> list[Answer]:
-        return [Answer(row) for row in z]
 
 
 def bare() -> FastAPI:

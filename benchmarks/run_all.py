@@ -11,6 +11,7 @@ NAMES = (
     "mailbox",
     "drain",
     "loop",
+    "plugins",
     "memory",
     "http",
     "soak",

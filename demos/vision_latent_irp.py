@@ -42,7 +42,9 @@ def main() -> int:
     journal = options.out / "telemetry" / "telemetry.jsonl"
     journal.unlink(missing_ok=True)
     settings = Settings(
-        vision_model=options.model, threads=options.threads, telemetry_dir=str(journal.parent)
+        plugin_config={"vision": {"model": options.model}},
+        threads=options.threads,
+        telemetry_dir=str(journal.parent),
     )
     frames = find_labelled(options.data, options.split)
     with closing(open_hrm(settings)) as hrm:

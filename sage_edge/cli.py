@@ -15,13 +15,14 @@ from sage_edge.commands import (
     evaluate,
     jetson_report,
     keys,
+    plugin,
     refine,
     serve,
     telemetry,
 )
 from sage_edge.commands.options import EXIT_INPUT, EXIT_START, describe
 from sage_edge.config import VERSION
-from sage_edge.errors import ConfigError, EngineError, SageError
+from sage_edge.errors import ConfigError, EngineError, PluginError, SageError
 
 #: In the order in which --help lists them.
 _COMMANDS = (
@@ -30,6 +31,7 @@ _COMMANDS = (
     evaluate,
     telemetry,
     engines,
+    plugin,
     audit,
     jetson_report,
     config,
@@ -44,8 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (ConfigError, EngineError) as exc:
-        print(f"sage-edge: {exc}", file=sys.stderr)
+    except (ConfigError, EngineError, PluginError) as exc:
+        cause = f": {exc.__cause__}" if isinstance(exc, PluginError) and exc.__cause__ else ""
+        print(f"sage-edge: {exc}{cause}", file=sys.stderr)
         return EXIT_START
     except SageError as exc:
         print(f"sage-edge: {exc}", file=sys.stderr)

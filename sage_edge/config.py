@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -27,6 +28,8 @@ VERSION = version("sage-edge")
 ENV_PREFIX = "SAGE_"
 #: Names in the environment that steer the build or the reading itself, and are no settings.
 _ENV_OTHERS = {"SAGE_CONFIG", "SAGE_CUDA"}
+#: Names of plugins: they are parts of a route, of a file's tables and of record fields.
+_PLUGIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 #: Largest max_steps that a request may ask for, by profile.
 STEP_CAPS = {"edge": 64, "workstation": 1024}
 
@@ -37,15 +40,24 @@ def _setting(default: Any, text: str, *, least: float | None = None, choices: tu
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set. The field's name is the TOML key, ``SAGE_NAME`` and ``--name``."""
+    """Everything that can be set. The field's name is the TOML key, ``SAGE_NAME`` and ``--name``.
+
+    ``plugin_config`` has the keys of single plugins: ``[plugins.NAME]`` in the file,
+    ``SAGE_PLUGINS__NAME__KEY`` in the environment, ``--set NAME.KEY=VALUE`` on the command line. Each is the
+    plugin's own to check, but for ``class``, which says what is served under that name.
+    """
 
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8080, "port to listen on; 0 lets the system choose", least=0)
     profile: str = _setting("edge", "the kind of machine; sets the cap on steps", choices=tuple(STEP_CAPS))
-    plugins: tuple[str, ...] = _setting(("vision",), "plugins to load, by entry-point name")
-    vision_model: str = _setting("nuclei", "a model that ships, or the path of a model folder")
-    precision: str = _setting("fp32", "which ONNX files to load", choices=("fp32", "fp16"))
-    backend: str = _setting("cpu", "what runs the networks", choices=("cpu", "tensorrt"))
+    plugins: tuple[str, ...] = _setting(("vision",), "plugins to serve, each by the name of its route")
+    plugin_config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata={"help": ""})
+    precision: str = _setting(
+        "auto",
+        "which ONNX files to load; auto: fp16 where the backend is a GPU, else fp32",
+        choices=("auto", "fp32", "fp16"),
+    )
+    backend: str = _setting("cpu", "what runs the networks, by entry-point name")
     engine_dir: str = _setting("var/engines", "where built TensorRT plans are kept")
     slots: int = _setting(8, "requests that each plugin refines together", least=1)
     queue_size: int = _setting(64, "requests that may wait for each plugin", least=1)
@@ -109,7 +121,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check ranges and choices; raises ConfigError naming the key."""
-        for entry in fields(self):
+        for entry in setting_fields():
             value = getattr(self, entry.name)
             least, choices = entry.metadata["least"], entry.metadata["choices"]
             if isinstance(value, float) and not math.isfinite(value):
@@ -124,6 +136,11 @@ class Settings:
             raise ConfigError("tls_cert_file and tls_key_file: expected both or neither, got one")
         if self.port > 65535:
             raise ConfigError(f"port: expected at most 65535, got {self.port}")
+        for name in self.plugins:
+            if not _PLUGIN_NAME.fullmatch(name):
+                raise ConfigError(f"plugins: expected names of letters, digits, - and _, got {name!r}")
+        if len(set(self.plugins)) < len(self.plugins):
+            raise ConfigError(f"plugins: expected each name once, got {', '.join(self.plugins)}")
 
     @property
     def step_cap(self) -> int:
@@ -136,6 +153,32 @@ class Settings:
         return self.threads or len(os.sched_getaffinity(0))
 
 
+def setting_fields() -> list[Any]:
+    """The fields that are one value each: all of Settings but ``plugin_config``."""
+    return [entry for entry in fields(Settings) if entry.name != "plugin_config"]
+
+
+@dataclass(slots=True)
+class _Collected:
+    """What was set, and where: settings by name, and keys of plugins by plugin and key."""
+
+    values: dict[str, tuple[Any, str]]
+    keys: dict[tuple[str, str], tuple[Any, str]]
+
+    def settings(self) -> Settings:
+        """The settings; raises ConfigError naming what cannot be used."""
+        config: dict[str, dict[str, Any]] = {}
+        for (plugin, key), (value, _) in self.keys.items():
+            config.setdefault(plugin, {})[key] = value
+        settings = Settings(**{name: value for name, (value, _) in self.values.items()}, plugin_config=config)
+        for (plugin, key), (_, origin) in self.keys.items():
+            if plugin not in settings.plugins and origin.startswith(("environment", "--set")):
+                raise ConfigError(
+                    f"{origin}: {key} of a plugin that is not served; plugins: {', '.join(settings.plugins)}"
+                )
+        return settings
+
+
 def load_settings(
     flags: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
@@ -144,14 +187,15 @@ def load_settings(
     """Build the settings from flags, environment and file.
 
     Args:
-        flags: Values given on the command line; None values are ignored.
+        flags: Values given on the command line; None values are ignored. ``set`` is a list of texts
+            NAME.KEY=VALUE, keys of plugins.
         environment: The process environment by default.
         file: A TOML file; by default the one that ``SAGE_CONFIG`` names, if any.
 
     Raises:
         ConfigError: An unknown key, a bad value, or a file that cannot be read.
     """
-    return Settings(**{key: value for key, (value, _) in _collect(flags, environment, file).items()})
+    return _collect(flags, environment, file).settings()
 
 
 def describe_settings(
@@ -165,40 +209,108 @@ def describe_settings(
         ConfigError: As ``load_settings``.
     """
     given = _collect(flags, environment, file)
-    settings = Settings(**{key: value for key, (value, _) in given.items()})
-    origins = {key: origin for key, (_, origin) in given.items()}
+    settings = given.settings()
     lines = [
-        (f"{entry.name} = {_to_toml(getattr(settings, entry.name))}", origins.get(entry.name, "default"))
-        for entry in fields(settings)
+        (
+            f"{entry.name} = {_to_toml(getattr(settings, entry.name))}",
+            given.values.get(entry.name, (None, "default"))[1],
+        )
+        for entry in setting_fields()
+        if entry.name != "plugins" or not given.keys
     ]
+    # Tables come last, and name the plugins: TOML has no list and tables of one name.
+    tables = settings.plugins if given.keys else ()
+    for plugin in tables:
+        lines.append((f"[plugins.{plugin}]", given.values.get("plugins", (None, "default"))[1]))
+        for (name, key), (value, origin) in given.keys.items():
+            if name == plugin:
+                lines.append((f"{key} = {_to_toml(value)}", origin))
     width = max(len(line) for line, _ in lines)
     return "".join(f"{line:<{width}}  # {origin}\n" for line, origin in lines)
 
 
 def _collect(
     flags: Mapping[str, Any] | None, environment: Mapping[str, str] | None, file: Path | None
-) -> dict[str, tuple[Any, str]]:
-    """Every value that is given, with its origin; the strongest origin of each key."""
+) -> _Collected:
+    """Every value that was set and where, the strongest source last."""
     environment = os.environ if environment is None else environment
+    flags = dict(flags or {})
     if file is None and environment.get("SAGE_CONFIG"):
         file = Path(environment["SAGE_CONFIG"])
-    values: dict[str, tuple[Any, str]] = {}
-    for key, value in (_read_toml(file) if file else {}).items():
-        values[key] = _convert(key, value, f"{file}"), f"{file}"
+    given = _Collected({}, {})
+    if file is not None:
+        _add_file(given, file)
+    _add_environment(given, environment)
+    _add_flags(given, flags)
+    return given
+
+
+def _add_file(given: _Collected, file: Path) -> None:
+    for key, value in _read_toml(file).items():
+        if key == "plugins" and isinstance(value, dict):
+            _add_tables(given, value, f"{file}")
+        else:
+            given.values[key] = _convert(key, value, f"{file}"), f"{file}"
+
+
+def _add_environment(given: _Collected, environment: Mapping[str, str]) -> None:
     for name, text in environment.items():
-        if name.startswith(ENV_PREFIX) and name not in _ENV_OTHERS:
-            key = name.removeprefix(ENV_PREFIX).lower()
-            values[key] = _convert(key, text, f"environment {name}"), f"environment {name}"
-    for key, value in (flags or {}).items():
+        if not name.startswith(ENV_PREFIX) or name in _ENV_OTHERS:
+            continue
+        origin, key = f"environment {name}", name.removeprefix(ENV_PREFIX).lower()
+        if key.startswith("plugins__"):
+            plugin, _, own = name.removeprefix(f"{ENV_PREFIX}PLUGINS__").partition("__")
+            if not plugin or not own:
+                raise ConfigError(f"{origin}: expected SAGE_PLUGINS__NAME__KEY")
+            given.keys[plugin.lower(), _key_of(own)] = _literal(text), origin
+        else:
+            given.values[key] = _convert(key, text, origin), origin
+
+
+def _add_flags(given: _Collected, flags: dict[str, Any]) -> None:
+    for text in flags.pop("set", None) or ():
+        path, equals, value = text.partition("=")
+        plugin, dot, key = path.partition(".")
+        if not (equals and dot and plugin and key):
+            raise ConfigError(f"--set: expected NAME.KEY=VALUE, got {text!r}")
+        given.keys[plugin, key] = _literal(value), f"--set {path}"
+    for key, value in flags.items():
         if value is not None:
             flag = f"--{key.replace('_', '-')}"
-            values[key] = _convert(key, value, flag), flag
-    return values
+            given.values[key] = _convert(key, value, flag), flag
+
+
+def _add_tables(given: _Collected, tables: Mapping[str, Any], origin: str) -> None:
+    """``[plugins.NAME]`` tables of a file: they name the plugins, in order, and have their keys."""
+    for plugin, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"{origin}: plugins.{plugin}: expected a table [plugins.{plugin}], got {table!r}"
+            )
+        given.keys |= {(plugin, key): (value, origin) for key, value in table.items()}
+    given.values["plugins"] = tuple(tables), origin
+
+
+def _key_of(own: str) -> str:
+    """A plugin's key as the environment spells it: lower case, but for the K of the protocol."""
+    return "halt_K" if own.lower() == "halt_k" else own.lower()
+
+
+def _literal(text: str) -> Any:
+    """A value as TOML would read it; what is none is a text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def _to_toml(value: Any) -> str:
     """A setting's value in TOML, whose strings, numbers and lists are written as in JSON."""
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_to_toml(key)} = {_to_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_to_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def shared_file(relative: str) -> Path:
@@ -222,7 +334,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 def _convert(key: str, value: Any, source: str) -> Any:
     """A value as its field's type, from TOML, text or a flag."""
-    defaults = {entry.name: entry.default for entry in fields(Settings)}
+    defaults = {entry.name: entry.default for entry in setting_fields()}
     if key not in defaults:
         raise ConfigError(f"{source}: unknown setting {key!r}; known: {', '.join(sorted(defaults))}")
     kind: type[Any] = type(defaults[key])

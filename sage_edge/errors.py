@@ -96,6 +96,12 @@ class UnknownPluginError(InputError):
     code = "unknown_plugin"
 
 
+class PluginError(SageError):
+    """A plugin broke its contract: a method raised, or returned what it must not; the message names both."""
+
+    code = "plugin_failed"
+
+
 class CapacityError(SageError):
     """Nothing is free: a full queue or slot table. Try again later."""
 

@@ -67,6 +67,15 @@ def mask_png(mask: NDArray[np.generic], palette: Palette) -> bytes:
     return _png(image)
 
 
+def picture_png(picture: NDArray[np.generic]) -> bytes:
+    """A grey or an RGB PNG.
+
+    Args:
+        picture: uint8 [H, W] or [H, W, 3], not empty.
+    """
+    return _png(Image.fromarray(picture))
+
+
 def overlay_png(frame: NDArray[np.uint8], mask: NDArray[np.generic], palette: Palette) -> bytes:
     """The frame with the colours of its mask laid over it by half; class 0 stays clear.
 

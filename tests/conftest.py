@@ -65,10 +65,9 @@ def data_folder(request):
 @pytest.fixture(scope="session")
 def vision():
     """The vision plugin with the model that ships, on one thread."""
-    from sage_edge import Settings
-    from sage_edge.plugins.vision import VisionPlugin
+    from sage_edge import Settings, open_plugin
 
-    return VisionPlugin.from_settings(Settings(threads=1))
+    return open_plugin("vision", Settings(threads=1))
 
 
 @pytest.fixture(scope="session")

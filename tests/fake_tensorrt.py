@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime as ort
 
-from sage_edge.runtime.recipe import Recipe
+from sage_edge.irp.recipe import Recipe
 from sage_edge.runtime.tensorrt.api import TensorRT
 
 ORACLES = Path(__file__).parent / "oracles"

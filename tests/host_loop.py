@@ -42,12 +42,13 @@ class HostLoop:
 
     def __init__(self, program, ring, *, widths, rows, plugin_number, now_ns):
         assert program.dtype == np.float32, "the twin knows float32 alone"
+        plugin = program.plugin
         slots, terms = widths[-1], program.energy_terms
         count = slots + 1  # one more, for who ends before it has a slot
         self._table = native.SlotTable(count, ring, plugin_number)
-        self._program, self._widths, self._now_ns = program, widths, now_ns
+        self._plugin, self._widths, self._now_ns = plugin, widths, now_ns
         self.stream = Stream()
-        shapes = [program.state_shape, *program.context_shapes.values()]
+        shapes = [plugin.state_shape, *plugin.context_shapes.values()]
         self._slots = [aligned_zeros((count, *shape), np.float32) for shape in shapes]
         self._store = [np.zeros((rows, *shape), np.float32) for shape in shapes]
         self._best = np.zeros_like(self._slots[0])
@@ -55,7 +56,7 @@ class HostLoop:
         self._terms = aligned_zeros((slots, terms), np.float32)
         self._first_terms = np.zeros((rows, terms), np.float32)
         self._sizes = aligned_zeros(count, np.float32)
-        self._sizes[:] = program.step_size
+        self._sizes[:] = plugin.step_size
         self._entries, self._stops, self._budgets_us, self._summaries = {}, {}, {}, {}
         self._queue, self._row_of, self._done = [], [], []
         self._margin_ns = self.ticks = self.under_way = self.most_live = 0
@@ -182,8 +183,8 @@ class HostLoop:
             self._delta,
             self._best,
             step_size=self._sizes,
-            lo=self._program.lo,
-            hi=self._program.hi,
+            lo=self._plugin.lo,
+            hi=self._plugin.hi,
             energy_terms=self._terms,
             now_ns=now_ns,
             margin_ns=self._margin_ns,

@@ -15,6 +15,7 @@ COMMANDS = {
     "mailbox": ["--rounds", "1", "--records", "2000"],
     "drain": ["--rounds", "1", "--records", "500"],
     "loop": ["--rounds", "1", "--requests", "4"],
+    "plugins": ["--requests", "8"],
     "http": ["--requests", "20"],
     "memory": ["--slots", "1"],
     "soak": ["--seconds", "2", "--connections", "2"],

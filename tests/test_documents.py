@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import re
@@ -10,13 +12,17 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
+import httpx
 import pytest
+from PIL import Image
 
-from sage_edge import Settings
 from sage_edge import errors as error_tree
+from sage_edge import load_settings
+from sage_edge.config import setting_fields
+from sage_edge.irp.plugin import HALT_KEYS
+from sage_edge.plugins import CLASS_KEY, find_class, make_plugins
 from sage_edge.service import answers, quality, refine, scenes, status, telemetry
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +127,48 @@ def test_the_readmes_commands_run(command, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def python_blocks():
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_readmes_python_prints_what_it_shows():
+    code, _ = python_blocks()
+    shown = README.partition(code)[2].partition("```text\n")[2].partition("```")[0]
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == shown
+
+
+def test_the_readmes_plugin_is_served(tmp_path):
+    _, plugin = python_blocks()
+    name, code = re.match(r"# (\w+\.py)\n(.*)", plugin, re.DOTALL).groups()
+    (tmp_path / name).write_text(code)
+    checked, served = ([sys.executable, "-m", *rest] for rest in plugin_commands())
+    said = subprocess.run(checked, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+    assert {line.split()[1] for line in said.splitlines() if line.startswith("FAIL")} == {
+        "docstring",
+        "invariants",
+    }
+    port = free_port()
+    flags = ["--port", str(port), "--threads", "1", "--telemetry-dir", ""]
+    process = subprocess.Popen([*served, *flags], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    log = list(itertools.takewhile(lambda line: "serving url" not in line, process.stderr))
+    assert process.poll() is None, "".join(log)
+    frame = (ROOT / "demos" / "frames" / "nuclei.webp").read_bytes()
+    accepts = {"Accept": "image/png"}
+    reply = httpx.post(f"http://127.0.0.1:{port}/v1/refine/blur", content=frame, headers=accepts, timeout=60)
+    process.terminate()
+    assert process.wait(30) == 0
+    process.stderr.close()
+    assert reply.headers["Sage-Halt-Reason"] == "slope<eps"
+    with Image.open(io.BytesIO(reply.content)) as blurred:
+        assert (blurred.size, blurred.mode) == ((256, 256), "L")
+
+
+def plugin_commands():
+    """The README's commands about the plugin that it shows, as arguments of the interpreter."""
+    return [["sage_edge", *shlex.split(line)[1:]] for line in readme_commands("sage-edge")]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_and_paths_lead_somewhere(document):
     text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -179,10 +227,33 @@ def test_the_map_from_prose_to_code_names_what_exists():
 def test_every_setting_is_documented_with_its_default():
     text = (ROOT / "docs" / "SETTINGS.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
-    assert set(rows) == {entry.name for entry in fields(Settings)}
-    for entry in fields(Settings):
+    assert set(rows) == {entry.name for entry in setting_fields()}
+    for entry in setting_fields():
         default = ",".join(entry.default) if isinstance(entry.default, tuple) else entry.default
         assert rows[entry.name] == f"`{default}`", entry.name
+
+
+def test_every_key_of_a_plugin_that_ships_is_documented():
+    text = (ROOT / "docs" / "SETTINGS.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w ]+) \| `(\w+)` \|", text, re.MULTILINE)
+    expected = {("every one", key) for key in (CLASS_KEY, *HALT_KEYS)}
+    for name in ("vision", "control"):
+        expected |= {(name, key) for key in find_class(name).config_keys}
+    assert set(rows) == expected
+
+
+def test_the_tables_of_plugins_on_the_page_of_settings_are_two_models_of_vision(tmp_path):
+    text = (ROOT / "docs" / "SETTINGS.md").read_text(encoding="utf-8")
+    file = tmp_path / "sage.toml"
+    file.write_text(re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1])
+    vision, nuclei = make_plugins(load_settings({}, {}, file)).values()
+    assert (vision.name, vision.config["model"]) == ("vision", "camvid")
+    assert (nuclei.name, nuclei.halting.max_steps) == ("nuclei", 4)
+    assert type(vision) is type(nuclei)
+    name, value = re.search(r"`(SAGE_PLUGINS__\w+)=(\w+)`", text).groups()
+    [flag] = re.findall(r"`--set (vision[^`]+)`", text)
+    for settings in (load_settings({}, {name: value}), load_settings({"set": [flag]}, {})):
+        assert settings.plugin_config == {"vision": {"model": "camvid"}}
 
 
 def test_every_error_code_and_route_is_documented():

@@ -138,12 +138,12 @@ def one_post(url: str, hrm: HRM) -> dict[str, float]:
         answer = json.load(reply)
     total_ms = 1e3 * (time.perf_counter() - start_s)
     time_ms = answer["time_ms"]
-    lane = hrm.status()["vision"]
+    served = hrm.status()["vision"]
     parts = {
         "queue": time_ms["queue"],
-        "encode": lane["encode_ms"],
-        "steps": answer["steps"] * lane["tick_ms"],
-        "decode": lane["decode_ms"],
+        "encode": served["encode_ms"],
+        "steps": answer["steps"] * served["tick_ms"],
+        "decode": served["decode_ms"],
     }
     rest = time_ms["refine"] - sum(parts[name] for name in ("encode", "steps", "decode"))
     http = total_ms - time_ms["queue"] - time_ms["refine"]

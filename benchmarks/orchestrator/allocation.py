@@ -24,13 +24,10 @@ import numpy as np
 from benchmarks import report
 from benchmarks.control.barn import GOAL, LIMITS, ROBOT_RADIUS_M, START, worlds
 from benchmarks.orchestrator.simulation import Costs, ReplayPlugin, SimulatedClock, open_simulated
-from sage_edge import Budget, Settings
+from sage_edge import Budget, Entry, HaltPolicy, Settings, open_plugin
 from sage_edge.control import PlanProblem, World
 from sage_edge.errors import InfeasibleError
 from sage_edge.evaluation import find_labelled
-from sage_edge.native import HaltPolicy
-from sage_edge.orchestrator import Entry
-from sage_edge.plugins import load_plugin
 from sage_edge.quality import confusion, mean_iou
 
 STEPS = 8
@@ -71,7 +68,7 @@ def trace(
         start_ms.append((time.perf_counter() - began_s) * 1e3)
         for _ in range(STEPS):
             began_s = time.perf_counter()
-            states.append(plugin.project(plugin.step(states[-1], 0.0)))
+            states.append(plugin.project(plugin.step(states[-1], plugin.noise_schedule)))
             step_ms.append((time.perf_counter() - began_s) * 1e3)
         energies = [plugin.energy(state) / plugin.halting.E_scale for state in states]
         best = [min(range(k + 1), key=energies.__getitem__) for k in range(STEPS + 1)]
@@ -83,18 +80,16 @@ def trace(
 def trace_all(data: Path, frames: int, plans: int) -> Traces:
     """Courses of both plugins, those of one kind together."""
     settings = Settings(threads=1)
-    vision, control = load_plugin("vision", settings), load_plugin("control", settings)
+    vision, control = open_plugin("vision", settings), open_plugin("control", settings)
     labelled = list(find_labelled(data / "nuclei_dsb2018", "val"))[:frames]
     prepared = [vision.prepare(frame.frame) for frame in labelled]
 
-    def quality_of(frame: Any, x0: Any) -> Callable[[Any], float]:
+    def quality_of(frame: Any) -> Callable[[Any], float]:
         return lambda state: mean_iou(
-            confusion(frame.labels, vision.decode(state.x[None], [x0])[0].array, len(vision.model.classes))
+            confusion(frame.labels, vision.decode(state).array, len(vision.model.classes))
         )
 
-    seen, vision_ms = trace(
-        vision, prepared, [quality_of(frame, x0) for frame, x0 in zip(labelled, prepared, strict=True)]
-    )
+    seen, vision_ms = trace(vision, prepared, [quality_of(frame) for frame in labelled])
     problems = []
     for obstacles, _ in list(worlds(data / "control").values())[: 2 * plans]:
         try:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sage_edge import HRM, Answer, Encoded, Invariants, LatentSlots, Settings
-from sage_edge.native import HaltPolicy
+from sage_edge import HRM, Encoded, HaltPolicy, Invariants, LatentPlugin, Settings
 
 
 class SimulatedClock:
@@ -47,16 +46,18 @@ class Costs:
         return self.step_fixed_ms + self.step_row_ms * rows
 
 
-class ReplayPlugin:
+class ReplayPlugin(LatentPlugin):
     """Refinements whose energies are given: an input is the course E_norm_0 .. E_norm_n of one.
 
-    The state is the place on the course; a rewind or a branch goes along the same course.
+    State space: float32 [1], the place on the course; a rewind or a branch goes along the same course.
+    Noise model: none.
+    Energy: as it was recorded.
+    Coherence contribution: the fall of that energy.
     """
 
-    version, backend, model_sha256, takes = "1", "simulated", None, "frame"
+    version, backend = "1", "simulated"
     invariants = Invariants("place-on-a-course", "none", "recorded", "none")
     lo, hi, step_size, noise_sigma = 0.0, 1e6, 1.0, 0.0
-    carry_over = None
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class ReplayPlugin:
         longest: int,
         jitter: Callable[[], float] = lambda: 1.0,
     ) -> None:
+        super().__init__()
         self.name, self.halting = name, halting
         self._clock, self._costs, self._jitter, self._longest = clock, costs, jitter, longest
         self.state_shape: tuple[int, ...] = (1,)
@@ -75,21 +77,12 @@ class ReplayPlugin:
         #: Set to make the next step fail in that way: ``slow``, ``nan`` or ``crash``.
         self.fault: str | None = None
 
-    def open_slots(self, capacity: int, threads: int, history: int = 0) -> LatentSlots:
-        return LatentSlots(self, capacity=capacity, threads=1, history=history)
-
-    def prepare(self, frame: Sequence[float]) -> np.ndarray:
-        course = np.asarray(frame, np.float32)
+    def prepare(self, x: Sequence[float]) -> np.ndarray:
+        course = np.asarray(x, np.float32)
         return np.pad(course, (0, self._longest + 1 - len(course)), mode="edge")
 
     def example(self) -> np.ndarray:
         return self.prepare([1.0])
-
-    def trust(self, E_norm: float) -> None:
-        return None
-
-    def E_norm_for(self, quality: float) -> float:
-        return -np.inf
 
     def encode(self, inputs: Sequence[np.ndarray]) -> Encoded:
         self._clock.advance_ms(self._costs.encode_ms(len(inputs)) * self._jitter())
@@ -111,9 +104,6 @@ class ReplayPlugin:
     def energies(self, z: np.ndarray, context: Mapping[str, np.ndarray]) -> np.ndarray:
         places = np.minimum(z[:, 0].astype(int), self._longest)
         return np.take_along_axis(context["course"], places[:, None], axis=1)
-
-    def decode(self, z: np.ndarray, inputs: Sequence[Any]) -> list[Answer]:
-        return [Answer(row.copy()) for row in z]
 
 
 def open_simulated(clock: SimulatedClock, plugins: Sequence[ReplayPlugin], **settings: Any) -> HRM:

@@ -47,7 +47,9 @@ def main() -> None:
     blocks = blocks_of((path.stem for path in frames.images), DRIVE_LETTERS, BLOCK_FRAMES)
     names = [blocks[path.stem] for path in frames.images]
     theirs = espnet_confusions(load_espnet(options.weights), frames)
-    settings = Settings(vision_model=options.model, threads=options.threads, telemetry_dir="", slots=1)
+    settings = Settings(
+        plugin_config={"vision": {"model": options.model}}, threads=options.threads, telemetry_dir="", slots=1
+    )
     rows = {"ESPNet": summary(theirs, names, float(ESPNET_MMAC))}
     for name, budget in (("all steps", Budget(eps=0.0)), ("early stop", Budget())):
         ours, mmac = our_confusions(settings, frames, budget)

@@ -25,7 +25,6 @@ from engines.vision.streams import moved
 from sage_edge import HRM, Settings, open_hrm
 from sage_edge.evaluation import Labelled, find_labelled
 from sage_edge.plugins.vision import VisionPlugin
-from sage_edge.plugins.vision_model import find_model
 from sage_edge.quality import confusion, mean_iou
 
 PANS_PX = (0, 1, 2, 4, 8)
@@ -58,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     frames = find_labelled(options.data, options.split)
     settings = Settings(
-        vision_model=str(find_model(options.model)), threads=options.threads, telemetry_dir="", slots=1
+        plugin_config={"vision": {"model": options.model}}, threads=options.threads, telemetry_dir="", slots=1
     )
     results = {}
     with closing(open_hrm(settings)) as hrm:

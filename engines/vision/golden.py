@@ -19,7 +19,9 @@ def main(folder: Path) -> None:
     """Write ``golden.json`` into the model's folder: FP32's results on the CPU, digests of each precision."""
     digests, results = [], {}
     for precision in TOLERANCES:
-        settings = Settings(vision_model=str(folder), precision=precision, telemetry_dir="", slots=1)
+        settings = Settings(
+            plugin_config={"vision": {"model": str(folder)}}, precision=precision, telemetry_dir="", slots=1
+        )
         with closing(open_hrm(settings)) as hrm:
             digests.append(hrm.plugins["vision"].model_sha256)
             results[precision] = golden_results(hrm)

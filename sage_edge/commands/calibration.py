@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from sage_edge.clock import Clock, SystemClock
 from sage_edge.commands.options import Commands, add_command, add_settings, settings_of
 from sage_edge.config import Settings
+from sage_edge.irp import IRPPlugin
 from sage_edge.native import Ring
-from sage_edge.orchestrator import Servable
-from sage_edge.plugins import load_plugin
-from sage_edge.runtime import CpuRefiner, Job
+from sage_edge.plugins import load_networks, make_plugins
+from sage_edge.runtime import CpuRefiner, Job, open_slots
 from sage_edge.telemetry.board import Board, BoardSampler
 
 #: Steps of one measured refinement.
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     """Measure the plugins of the settings; writes the file, prints a line for each."""
     settings, clock = settings_of(options), SystemClock()
     board = BoardSampler(Board(), period_s=settings.board_period_s or 1.0, clock=clock)
-    plugins = {name: load_plugin(name, settings) for name in settings.plugins}
+    plugins = make_plugins(settings)
+    load_networks(plugins, settings)
     document = calibrate(plugins, settings, seconds=options.seconds, clock=clock, board=board)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -59,7 +60,7 @@ def _span(entry: dict[str, Any], name: str) -> str:
 
 
 def calibrate(
-    plugins: Mapping[str, Servable],
+    plugins: Mapping[str, IRPPlugin],
     settings: Settings,
     *,
     seconds: float,
@@ -84,10 +85,11 @@ def calibrate(
 
 
 def _measure(
-    plugin: Servable, settings: Settings, seconds: float, clock: Clock, board: BoardSampler | None
+    plugin: IRPPlugin, settings: Settings, seconds: float, clock: Clock, board: BoardSampler | None
 ) -> dict[str, Any]:
-    states = plugin.open_slots(1, settings.thread_count)
-    refiner = CpuRefiner(states, ring=Ring(1024), plugin_number=0, now_ns=clock.monotonic_ns)
+    example = plugin.example()
+    states = open_slots(plugin, capacity=1, threads=settings.thread_count, history=0)
+    refiner = CpuRefiner(states, lambda: example, ring=Ring(1024), plugin_number=0, now_ns=clock.monotonic_ns)
     refiner.warm_up()
     energy_uj = _reader(board)
     policy = plugin.halting.replace(eps=0.0, K=1, max_steps=_STEPS, halt_when_feasible=False)
@@ -97,7 +99,7 @@ def _measure(
     while clock.monotonic_ns() - first_ns < seconds * 1e9:
         run_id += 1
         began_ns = clock.monotonic_ns()
-        refiner.admit([Job(run_id, states.example(), policy)])
+        refiner.admit([Job(run_id, example, policy)])
         times.start_ns.append(clock.monotonic_ns() - began_ns)
         while refiner.live:
             refiner.tick()

@@ -16,9 +16,9 @@ from sage_edge import native
 from sage_edge.commands.options import EXIT_INPUT, Commands, add_command, add_settings, settings_of
 from sage_edge.config import Settings
 from sage_edge.errors import SageError
-from sage_edge.orchestrator.place import find_place
-from sage_edge.plugins import load_plugin
-from sage_edge.runtime import CudaLoops
+from sage_edge.plugins import open_plugin
+from sage_edge.plugins.check import check_quickly
+from sage_edge.runtime import CudaLoops, choose_loop
 
 _PACKAGES = ("numpy", "onnxruntime", "fastapi", "uvicorn", "jsonschema", "pillow")
 
@@ -68,11 +68,12 @@ def _check(title: str, look: Callable[[], str]) -> tuple[str, bool]:
 
 def _plugin(name: str, settings: Settings) -> str:
     """What runs its networks, and where its loop runs, if that is a question."""
-    plugin = load_plugin(name, settings)
-    place = find_place(plugin, CudaLoops())
-    if place.program is not None:
+    plugin = open_plugin(name, settings)
+    check_quickly(plugin)
+    choice = choose_loop(plugin, CudaLoops())
+    if choice.program is not None:
         return f"{plugin.backend}, its loop on the GPU"
-    return f"{plugin.backend}, its loop on the host: {place.reason}" if place.reason else str(plugin.backend)
+    return f"{plugin.backend}, its loop on the host: {choice.reason}" if choice.reason else plugin.backend
 
 
 def _version(package: str) -> str:
@@ -110,6 +111,8 @@ def _gpu(backend: str) -> str:
         return (
             f"asked for, but {missing}" if missing else "used by the networks; see `sage-edge engines verify`"
         )
+    if backend != "cpu":
+        return f"the backend {backend} runs the networks"
     return f"not used: {missing or 'backend is cpu'}; engines run on the CPU"
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ from sage_edge.commands.options import (
 )
 from sage_edge.config import Settings
 from sage_edge.errors import EngineError
-from sage_edge.plugins import load_recipes
+from sage_edge.irp.recipe import plan_name
+from sage_edge.plugins import wanted_recipes
+from sage_edge.runtime.backend import open_backend
 from sage_edge.runtime.building import BuildState, PlanBuilder, Progress
 from sage_edge.runtime.plans import PlanStore, Verdict
-from sage_edge.runtime.recipe import plan_name
-from sage_edge.runtime.tensorrt import TensorRTBackend
 
 #: One plan as JSON: name, state, why; and, where its sidecar can be read, key, size, age and build time.
 Row = dict[str, Any]
@@ -52,8 +52,8 @@ def add_parser(commands: Commands) -> None:
 
 def run_build(options: argparse.Namespace) -> int:
     """Build, showing how far it is."""
-    settings, clock = settings_of(options), SystemClock()
-    builder = TensorRTBackend.from_settings(settings).builder
+    settings, clock = for_building(settings_of(options)), SystemClock()
+    builder = builder_of(settings)
     with tqdm(total=1.0, bar_format="{percentage:3.0f}% |{bar:20}| {desc}", file=sys.stderr) as bar:
 
         def show(progress: Progress) -> None:
@@ -74,10 +74,10 @@ def run_list(options: argparse.Namespace) -> int:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Print which plans fit this machine; without TensorRT, which files are whole."""
-    settings = settings_of(options)
+    settings = for_building(settings_of(options))
     builder = None
     try:
-        builder = TensorRTBackend.from_settings(settings).builder
+        builder = builder_of(settings)
     except EngineError as exc:
         print(f"sage-edge: checksums alone are compared, no plan can be said to fit: {exc}", file=sys.stderr)
     rows = verify(settings, PlanStore(Path(settings.engine_dir)), builder, SystemClock())
@@ -89,6 +89,25 @@ def run_verify(options: argparse.Namespace) -> int:
 
 def _print_plans(rows: list[Row], *, as_json: bool) -> None:
     sys.stdout.write((json.dumps(rows, indent=2) if as_json else as_table(rows)) + "\n")
+
+
+def for_building(settings: Settings) -> Settings:
+    """The settings with a backend that builds plans: TensorRT in place of the CPU."""
+    return replace(settings, backend="tensorrt") if settings.backend == "cpu" else settings
+
+
+def builder_of(settings: Settings) -> PlanBuilder:
+    """What builds the plans of the settings' backend on this machine.
+
+    Raises:
+        EngineError: The backend is not here, or builds none.
+    """
+    builder = open_backend(settings).builder
+    if builder is None:
+        raise EngineError(
+            f"backend {settings.backend}: opens networks as they are; there is nothing to build"
+        )
+    return builder
 
 
 def build(
@@ -107,7 +126,7 @@ def build(
     Raises:
         EngineError: A plan cannot be built, or the folder cannot be written to.
     """
-    recipes, state = load_recipes(settings), BuildState(clock)
+    recipes, state = wanted_recipes(settings), BuildState(clock)
     with ThreadPoolExecutor(1, thread_name_prefix="build") as background:
         work = background.submit(builder.build, recipes, state)
         try:
@@ -135,7 +154,7 @@ def verify(settings: Settings, store: PlanStore, builder: PlanBuilder | None, cl
         builder: Knows the machine; None checks the files alone.
         clock: For ages.
     """
-    recipes = load_recipes(settings)
+    recipes = wanted_recipes(settings)
     if builder is not None:
         return _rows(store, builder.verdicts(recipes), clock)
     names = [plan_name(recipe, width) for recipe in recipes for width in recipe.widths]

@@ -21,7 +21,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("plugin", choices=["vision"])
     parser.add_argument("--data", type=Path, required=True, help="folder with SPLIT/ and SPLITannot/")
     parser.add_argument("--split", required=True)
-    parser.add_argument("--model", dest="vision_model", help="the same as --vision-model")
+    parser.add_argument("--model", help="a model that ships, or a model folder; as --set vision.model=MODEL")
     parser.add_argument("--void", type=int, help="label of pixels that do not count; default: the model's")
     parser.add_argument("--json", type=Path, help="write the whole report there")
     add_settings(parser)
@@ -29,7 +29,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print a table, write the report if it was asked for."""
-    settings = replace(settings_of(options), telemetry_dir="")
+    settings = replace(settings_of(options, {"vision.model": options.model}), telemetry_dir="")
     frames = find_labelled(options.data, options.split)
     if options.json:
         options.json.touch()  # better refused now than after an hour of work

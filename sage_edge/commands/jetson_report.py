@@ -26,7 +26,8 @@ from sage_edge.commands.power_modes import PowerModes, visit
 from sage_edge.config import VERSION, Settings
 from sage_edge.errors import SageError
 from sage_edge.orchestrator import HRM, Budget, Result, open_hrm
-from sage_edge.plugins.vision_model import find_model
+from sage_edge.plugins.vision import VisionPlugin
+from sage_edge.runtime import precision_of
 from sage_edge.telemetry.board import resident_bytes
 
 Section: TypeAlias = dict[str, Any]
@@ -182,16 +183,16 @@ def _board(hrm: HRM) -> Section:
 
 def _golden(hrm: HRM) -> Section:
     """Compare with the results that ship beside the model."""
-    file = find_model(hrm.settings.vision_model) / "golden.json"
-    if "vision" not in hrm.plugins or not file.is_file():
+    plugin = hrm.plugins.get("vision")
+    if not isinstance(plugin, VisionPlugin) or not (file := plugin.folder / "golden.json").is_file():
         return {"ok": None, "why": "no vision plugin, or a model without golden.json"}
     expected, found = json.loads(file.read_text(encoding="utf-8")), golden_results(hrm)
-    if hrm.plugins["vision"].model_sha256 not in expected["model_sha256"]:
+    if plugin.model_sha256 not in expected["model_sha256"]:
         return {
             "ok": False,
             "why": "golden.json is of another model: write it anew with engines.vision.golden",
         }
-    tolerance = TOLERANCES[hrm.settings.precision]
+    tolerance = TOLERANCES[precision_of(hrm.settings)]
     off = {steps: abs(found["E"][steps] - E) / abs(E) for steps, E in expected["E"].items()}
     moved = max(abs(found["shares"][name] - share) for name, share in expected["shares"].items())
     return {

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sage_edge.config import Settings, load_settings
+from sage_edge.config import Settings, load_settings, setting_fields
 from sage_edge.errors import SageError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -36,7 +35,10 @@ def add_group(within: Commands, name: str, text: str) -> Commands:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Every setting as a flag."""
     parser.add_argument("--config", type=Path, help="a TOML file of settings (or SAGE_CONFIG)")
-    for entry in fields(Settings):
+    parser.add_argument(
+        "--set", action="append", metavar="NAME.KEY=VALUE", help="a setting of one plugin (repeatable)"
+    )
+    for entry in setting_fields():
         shown = ",".join(entry.default) if isinstance(entry.default, tuple) else entry.default
         parser.add_argument(
             f"--{entry.name.replace('_', '-')}",
@@ -47,12 +49,27 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def setting_flags(options: argparse.Namespace) -> dict[str, Any]:
     """The settings given as flags, by name; None where one was not."""
-    return {entry.name: getattr(options, entry.name) for entry in fields(Settings)}
+    return {name: getattr(options, name) for name in ("set", *(entry.name for entry in setting_fields()))}
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
-    """The settings in effect; the log goes to stderr from here on."""
-    settings = load_settings(setting_flags(options), file=options.config)
+def settings_of(
+    options: argparse.Namespace,
+    keys: Mapping[str, str | None] | None = None,
+    *,
+    only: str | None = None,
+) -> Settings:
+    """The settings in effect; the log goes to stderr from here on.
+
+    Args:
+        options: What was parsed.
+        keys: Keys of plugins that have flags of their own, as NAME.KEY; None where the flag was not given.
+        only: The one plugin that the command is about, whatever ``plugins`` says.
+    """
+    flags = setting_flags(options)
+    if only is not None:
+        flags["plugins"] = (only,)
+    own = [f"{path}={value}" for path, value in (keys or {}).items() if value is not None]
+    settings = load_settings({**flags, "set": [*(flags["set"] or ()), *own]}, file=options.config)
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",

@@ -134,7 +134,6 @@ class MPC:
         u_ref: ArrayLike | None = None,
         *,
         shift: bool = True,
-        stream_id: str | None = None,
     ) -> MpcProblem:
         """The problem of a measured state.
 
@@ -143,12 +142,11 @@ class MPC:
             x_ref: float64 [nx] or [N, nx], wanted states 1 .. N; zero by default.
             u_ref: float64 [nu] or [N, nu], wanted inputs; zero by default.
             shift: Whether a stage has passed since the problem before it in its stream.
-            stream_id: Names the control loop, for a warm start in the service.
         """
         state = _vector("x0", x0, self.nx)
         wanted_x = _stages("x_ref", x_ref, self.N, self.nx)
         wanted_u = _stages("u_ref", u_ref, self.N, self.nu)
-        return MpcProblem(self, state, wanted_x, wanted_u, shift=shift, stream_id=stream_id)
+        return MpcProblem(self, state, wanted_x, wanted_u, shift=shift)
 
     def solve(
         self,
@@ -238,16 +236,13 @@ class MpcProblem(QpProblem):
         u_ref: Floats,
         *,
         shift: bool,
-        stream_id: str | None,
     ) -> None:
         self.mpc = mpc
         self._shift = shift
         self._x0 = x0
         q, lower, upper = mpc.vectors(x0, x_ref, u_ref)
         self._limits = lower, upper
-        super().__init__(
-            mpc.solver, q, lower, upper, *mpc.box(), eps=mpc.eps, stream_id=stream_id, iterations=_ITERATIONS
-        )
+        super().__init__(mpc.solver, q, lower, upper, *mpc.box(), eps=mpc.eps, iterations=_ITERATIONS)
 
     def first_after(self, last: Problem, iterate: Iterate) -> Iterate:
         """The last solution, one stage further on if one has passed."""

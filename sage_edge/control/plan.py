@@ -53,7 +53,7 @@ class PlanProblem:
     weights, and what breaks a limit by a larger one.
     """
 
-    def __init__(self, course: Course, stream_id: str | None = None) -> None:
+    def __init__(self, course: Course) -> None:
         """Find the first line.
 
         Raises:
@@ -61,7 +61,6 @@ class PlanProblem:
         """
         self.course = course
         self.kind = "track" if course.closed else "plan"
-        self.stream_id = stream_id
         knots = course.first_line()
         plain = course.length_weight * line.lengths(knots, course.closed).sum()
         plain += course.bending_weight * line.bending(knots, course.closed)

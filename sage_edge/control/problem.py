@@ -35,11 +35,9 @@ class Problem(Protocol):
 
     Attributes:
         kind: Its name in documents and answers.
-        stream_id: Names the stream of problems that it is the next one of, if any.
     """
 
     kind: str
-    stream_id: str | None
 
     def first(self) -> Iterate:
         """The first iterate."""

@@ -39,7 +39,6 @@ class QpProblem:
         ub: Floats | None = None,
         *,
         eps: float = 1e-3,
-        stream_id: str | None = None,
         iterations: int = ITERATIONS,
     ) -> None:
         """Borrow a solver, which many problems with the same matrices may share.
@@ -49,7 +48,6 @@ class QpProblem:
             ShapeError: A vector does not fit the matrices.
         """
         self.solver = solver
-        self.stream_id = stream_id
         self._eps = eps
         self._iterations = iterations
         self._vectors = (q, l, u, lb, ub)

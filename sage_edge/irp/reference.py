@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sage_edge.irp.plugin import IRPPlugin
-from sage_edge.irp.state import IRPState
+from sage_edge.irp.state import IRPState, TaskContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +26,18 @@ class Refinement:
     halt_reason: str
 
 
-def refine(plugin: IRPPlugin, x0: Any, task_ctx: Any = None) -> Refinement:
+def refine(plugin: IRPPlugin, x0: Any, task_ctx: TaskContext | None = None) -> Refinement:
     """Refine one input until the plugin's halting rule stops it.
 
     Args:
         plugin: The modality.
         x0: What the plugin's ``init_state`` takes.
-        task_ctx: Passed through to ``init_state``.
+        task_ctx: Passed through to ``init_state``; one without a stream by default.
 
     Returns:
         The best and the last state, the energies and the halt reason.
     """
-    state = plugin.project(plugin.init_state(x0, task_ctx))
+    state = plugin.project(plugin.init_state(x0, task_ctx or TaskContext()))
     history = [plugin.energy(state)]
     best, best_rank = state, _rank(plugin, state, history[-1])
     while (reason := plugin.halt(history, state)) is None:

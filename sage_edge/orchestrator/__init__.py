@@ -5,7 +5,6 @@ from sage_edge.orchestrator.hrm import HRM, open_hrm
 from sage_edge.orchestrator.ledger import Ledger
 from sage_edge.orchestrator.request import LARGEST_BUDGET, MOST_BRANCHES, Budget, Entry, Result, Ticket
 from sage_edge.orchestrator.scene import Scene
-from sage_edge.orchestrator.servable import Servable
 
 __all__ = [
     "HRM",
@@ -17,7 +16,6 @@ __all__ = [
     "Ledger",
     "Result",
     "Scene",
-    "Servable",
     "Ticket",
     "open_hrm",
 ]

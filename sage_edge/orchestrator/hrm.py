@@ -14,22 +14,29 @@ from typing import Any
 from sage_edge import native
 from sage_edge.clock import Clock, SystemClock
 from sage_edge.config import VERSION, Settings
-from sage_edge.errors import BudgetError, DeadlineError, ParameterError, SageError, UnknownPluginError
+from sage_edge.errors import (
+    BudgetError,
+    DeadlineError,
+    ParameterError,
+    PluginError,
+    SageError,
+    UnknownPluginError,
+)
+from sage_edge.irp import IRPPlugin
+from sage_edge.irp.guard import calling
 from sage_edge.irp.reputation import Outcome
-from sage_edge.orchestrator.answered import Answered
-from sage_edge.orchestrator.answers import Answers
 from sage_edge.orchestrator.fit import check_fits
-from sage_edge.orchestrator.lane import NEVER_NS, Lane, open_lane, run_info
 from sage_edge.orchestrator.ledger import Ledger
 from sage_edge.orchestrator.member import Member
-from sage_edge.orchestrator.place import find_place, make_ring
 from sage_edge.orchestrator.prices import Prices, read_prices
+from sage_edge.orchestrator.remembered import Remembered
 from sage_edge.orchestrator.reputation import Source, open_reputation
 from sage_edge.orchestrator.request import Budget, Entry, Result, Ticket
 from sage_edge.orchestrator.scene import Rules, Scene
-from sage_edge.orchestrator.servable import Servable
-from sage_edge.plugins import load_plugin
-from sage_edge.runtime import CudaLoops, DeviceLoops
+from sage_edge.orchestrator.served import NEVER_NS, ServedPlugin, open_served, run_info
+from sage_edge.plugins import load_networks, make_plugins
+from sage_edge.plugins.check import SLOW_STEP_S, check_quickly
+from sage_edge.runtime import CudaLoops, DeviceLoops, choose_loop, make_ring
 from sage_edge.telemetry import Telemetry
 from sage_edge.telemetry.board import available_bytes
 
@@ -46,7 +53,7 @@ class HRM:
     def __init__(
         self,
         settings: Settings,
-        plugins: Mapping[str, Servable],
+        plugins: Mapping[str, IRPPlugin],
         clock: Clock | None = None,
         loops: DeviceLoops | None = None,
     ) -> None:
@@ -64,10 +71,12 @@ class HRM:
         """
         self.settings = settings
         self._clock = clock or SystemClock()
+        for name, plugin in plugins.items():
+            plugin.name = name
         self._run_ids = itertools.count(1)
         loops = loops or CudaLoops()
-        places = {name: find_place(plugin, loops) for name, plugin in plugins.items()}
-        rings = {name: make_ring(place, loops, settings.mailbox_records) for name, place in places.items()}
+        choices = {name: choose_loop(plugin, loops) for name, plugin in plugins.items()}
+        rings = {name: make_ring(choice, loops, settings.mailbox_records) for name, choice in choices.items()}
         self.telemetry = Telemetry(
             [native.RingReader(ring) for ring in rings.values()], settings=settings, clock=self._clock
         )
@@ -78,8 +87,7 @@ class HRM:
             now_ns=self._clock.monotonic_ns,
             note=lambda fields: self._note("ledger", fields),
         )
-        self._answered = Answered()
-        self.answers = Answers(
+        self.requests = Remembered(
             settings.results_kept, keep_s=settings.results_keep_s, now_ns=self._clock.monotonic_ns
         )
         self.reputation = open_reputation(settings)
@@ -92,12 +100,12 @@ class HRM:
         )
         lrc = self.reputation.lrc
         self._rules = Rules(settings.allocation, lrc.L, K_H=settings.scene_steps, eps_H=settings.scene_eps)
-        self._lanes = {
-            name: open_lane(
+        self._served = {
+            name: open_served(
                 plugin,
                 settings,
                 number=number,
-                place=places[name],
+                choice=choices[name],
                 loops=loops,
                 ring=rings[name],
                 telemetry=self.telemetry,
@@ -111,56 +119,90 @@ class HRM:
         self.telemetry.note(kind, fields, time_ns=self._clock.monotonic_ns())
 
     @property
-    def plugins(self) -> Mapping[str, Servable]:
+    def plugins(self) -> Mapping[str, IRPPlugin]:
         """The plugins by name."""
-        return {name: lane.plugin for name, lane in self._lanes.items()}
+        return {name: served.plugin for name, served in self._served.items()}
+
+    def problems(self) -> list[str]:
+        """What goes wrong and goes on.
+
+        Of the telemetry; ``plugin_failing:NAME`` of a plugin that fails every request, ``plugin_stuck:NAME``
+        of one in a step that does not return.
+        """
+        workers = {name: served.worker for name, served in self._served.items()}
+        failing = [f"plugin_failing:{name}" for name, worker in workers.items() if worker.is_failing]
+        stuck = [f"plugin_stuck:{name}" for name, worker in workers.items() if worker.is_stuck]
+        return self.telemetry.problems() + failing + stuck
 
     @property
     def is_serving(self) -> bool:
         """Whether every worker is alive, and the devices that they work with."""
-        return all(lane.is_serving for lane in self._lanes.values())
+        return all(served.is_serving for served in self._served.values())
 
     def status(self) -> dict[str, Any]:
         """What runs where, as JSON."""
-        return {name: lane.status() for name, lane in self._lanes.items()}
+        return {name: served.status() for name, served in self._served.items()}
 
     def prices(self) -> dict[str, dict[str, Any]]:
         """Watts by which each plugin's compute is priced now, and where they come from, as JSON."""
-        return {name: self._prices.of(name)._asdict() for name in self._lanes}
+        return {name: self._prices.of(name)._asdict() for name in self._served}
+
+    def __enter__(self) -> HRM:
+        """Started already, or to be started within."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See ``close``."""
+        self.close()
 
     def start(self) -> None:
-        """Warm the engines up and begin to serve, each plugin on a thread of its own."""
-        self.warm_up()
-        for lane in self._lanes.values():
-            lane.worker.start()
+        """Warm the engines up and begin to serve, each plugin on a thread of its own.
+
+        Where that fails nothing is left running.
+
+        Raises:
+            SageError: What a plugin fails with.
+        """
+        try:
+            self.warm_up()
+        except BaseException:
+            self.close()
+            raise
+        for served in self._served.values():
+            served.worker.start()
 
     def warm_up(self) -> None:
         """Begin to drain telemetry and run every engine once. Part of ``start``."""
         self.telemetry.start()
-        for lane in self._lanes.values():
-            lane.refiner.warm_up()
-            mode, reason = lane.refiner.mode, lane.refiner.mode_reason
-            log.info("loop plugin=%s mode=%s reason=%r", lane.plugin.name, mode, reason)
-            lane.learn_prices(self._prices.of(lane.plugin.name))
+        for served in self._served.values():
+            served.refiner.warm_up()
+            step_s = served.refiner.tick_time.mean_ns(1) / 1e9
+            if step_s > SLOW_STEP_S:
+                log.warning(
+                    "slow steps plugin=%s step_s=%.1f deadlines wait for one", served.plugin.name, step_s
+                )
+            mode, reason = served.refiner.mode, served.refiner.mode_reason
+            log.info("loop plugin=%s mode=%s reason=%r", served.plugin.name, mode, reason)
+            served.learn_prices(self._prices.of(served.plugin.name))
 
     def serve_once(self) -> None:
         """One round of every plugin on the calling thread: for simulations, which keep their own time.
 
         After ``warm_up`` and in place of ``start``.
         """
-        for lane in self._lanes.values():
-            lane.worker.serve_once(wait=False)
+        for served in self._served.values():
+            served.worker.serve_once(wait=False)
 
     def close(self) -> None:
         """Take no more requests, finish those accepted (for at most ``drain_s``), write the telemetry out."""
-        for lane in self._lanes.values():
-            lane.room.close()
-        for lane in self._lanes.values():
-            lane.worker.join(self.settings.drain_s)
+        for served in self._served.values():
+            served.room.close()
+        for served in self._served.values():
+            served.worker.join(self.settings.drain_s)
         self.telemetry.close()
         self.reputation.close()
 
-    def require(self, plugin: str) -> Servable:
+    def require(self, plugin: str) -> IRPPlugin:
         """The plugin of that name.
 
         Raises:
@@ -174,8 +216,15 @@ class HRM:
         Raises:
             UnknownPluginError: No such plugin.
             InputError: The plugin cannot use it.
+            PluginError: The plugin failed over it.
         """
-        return self._find(plugin).plugin.prepare(frame)
+        found = self._find(plugin).plugin
+        try:
+            with calling(plugin, "prepare"):
+                return found.prepare(frame)
+        except PluginError as exc:
+            log.exception("plugin failed plugin=%s error=%s", plugin, exc)
+            raise
 
     def submit(
         self,
@@ -280,7 +329,7 @@ class HRM:
             UnknownRequestError: No such answer is remembered, or its quality was reported.
             ParameterError: A value is out of its range, or an input is missing.
         """
-        answered = self._answered.take(request_id)
+        answered = self.requests.judge(request_id)
         try:
             update = self.reputation.record(
                 answered.plugin,
@@ -293,7 +342,7 @@ class HRM:
                 now_unix_ns=self._clock.unix_ns(),
             )
         except SageError:
-            self._answered.put(request_id, answered)
+            self.requests.put_back(request_id, answered)
             raise
         self._weights[answered.plugin] = update.after.weight
         fields = update.fields()
@@ -324,12 +373,16 @@ class HRM:
         return scene, tickets
 
     def _ticket(self, scene: Scene, entry: Entry, shared: Budget, start_ns: int, reserve_ns: int) -> Ticket:
-        lane = self._find(entry.plugin)
+        served = self._find(entry.plugin)
         due_ms = min(
             (b.deadline_ms for b in (entry.budget, shared) if b.deadline_ms is not None), default=None
         )
         deadline_ns = NEVER_NS if due_ms is None else start_ns + int(due_ms * 1e6) - reserve_ns
-        policy = lane.policy(entry.budget, deadline_ns, self.settings)
+        try:
+            policy = served.policy(entry.budget, deadline_ns, self.settings)
+        except PluginError as exc:
+            log.exception("plugin failed plugin=%s error=%s", entry.plugin, exc)
+            raise
         request_id = entry.request_id or uuid.uuid4().hex
         count = entry.budget.branches
         price = self._prices.of(entry.plugin)
@@ -340,7 +393,7 @@ class HRM:
                 run_id=next(self._run_ids),
                 request_id=request_id,
                 plugin=entry.plugin,
-                profile=lane.profile,
+                profile=served.profile,
                 weight=self._weights[entry.plugin] / count,
                 E_scale=policy.E_scale,
                 max_steps=policy.max_steps,
@@ -386,15 +439,15 @@ class HRM:
             raise
 
     def _queue(self, ticket: Ticket) -> None:
-        lane = self._find(ticket.plugin)
+        served = self._find(ticket.plugin)
         for member in ticket.members:
             self.telemetry.directory.open(
-                member.run_id, run_info(lane.plugin, ticket, member, self.settings.entity_id)
+                member.run_id, run_info(served.info, ticket, member, self.settings.entity_id)
             )
-        ticket.future.add_done_callback(lambda _: self._answered.note(ticket))
-        older = lane.room.put(ticket)
+        ticket.future.add_done_callback(lambda _: self.requests.note_end(ticket))
+        older = served.room.put(ticket)
         if older is not None:
-            lane.worker.supersede(older)
+            served.worker.supersede(older)
 
     def _forget(self, ticket: Ticket) -> None:
         """A ticket that was never queued."""
@@ -406,11 +459,11 @@ class HRM:
         """Refuse at once what will be late: even a hopeful guess of the waiting time leaves no answer."""
         now_ns = self._clock.monotonic_ns()
         for ticket in tickets:
-            lane = self._find(ticket.plugin)
-            wait_ns = lane.wait_ns(ticket.priority)
+            served = self._find(ticket.plugin)
+            wait_ns = served.wait_ns(ticket.priority)
             if wait_ns and ticket.deadline_ns < now_ns + wait_ns:
                 raise DeadlineError(
-                    f"{len(lane.room)} requests are waiting, and the deadline will have passed before "
+                    f"{len(served.room)} requests are waiting, and the deadline will have passed before "
                     f"this one's turn in about {wait_ns / 1e6:.0f} ms"
                 )
 
@@ -430,20 +483,26 @@ class HRM:
                 f"{locked / 1e6:.3g} are there; try again in {wait_s:.1f} s"
             )
 
-    def _find(self, plugin: str) -> Lane:
-        if plugin not in self._lanes:
-            raise UnknownPluginError(f"plugin: expected one of {sorted(self._lanes)}, got {plugin!r}")
-        return self._lanes[plugin]
+    def _find(self, plugin: str) -> ServedPlugin:
+        if plugin not in self._served:
+            raise UnknownPluginError(f"plugin: expected one of {sorted(self._served)}, got {plugin!r}")
+        return self._served[plugin]
 
 
 def open_hrm(settings: Settings, clock: Clock | None = None) -> HRM:
-    """The orchestrator with the plugins that the settings name, started.
+    """The orchestrator with the plugins that the settings name, checked and started.
 
     Raises:
-        ConfigError: A plugin or a setting is unknown, or the settings ask for more memory than there is.
+        ConfigError: A plugin or a setting is unknown, a plugin is not for the profile, or the settings ask
+            for more memory than there is.
         EngineError: An engine file is missing or broken.
+        PluginError: A plugin breaks its contract.
     """
-    check_fits(settings, available_bytes())
-    hrm = HRM(settings, {name: load_plugin(name, settings) for name in settings.plugins}, clock)
+    plugins = make_plugins(settings)
+    check_fits(settings, plugins, available_bytes())
+    load_networks(plugins, settings)
+    for plugin in plugins.values():
+        check_quickly(plugin)
+    hrm = HRM(settings, plugins, clock)
     hrm.start()
     return hrm

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from math import nan
 from typing import Protocol
 
+from sage_edge.irp.rules import spent_uatp
 from sage_edge.native import RunSummary
 from sage_edge.orchestrator.allocation import Claim
 from sage_edge.orchestrator.prices import Price
 from sage_edge.orchestrator.profile import Profile
-from sage_edge.telemetry import spent_uatp
 
 #: Steps that an allocation looks ahead.
 _PLANNED_STEPS = 16

@@ -12,7 +12,7 @@ from sage_edge.errors import CapacityError, ClosingError
 from sage_edge.orchestrator.request import Ticket
 
 
-class _Place(NamedTuple):
+class _Waiting(NamedTuple):
     """Where a ticket stands: before those with a larger key."""
 
     key: tuple[int, int]
@@ -39,13 +39,13 @@ class WaitingRoom:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._places: list[_Place] = []
+        self._waiting: list[_Waiting] = []
         self._arrivals = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._waiting)
 
     def put(self, ticket: Ticket) -> Ticket | None:
         """Let a ticket wait.
@@ -62,10 +62,10 @@ class WaitingRoom:
                 raise ClosingError("the service is draining; send the request to another one")
             older = self._older_of_stream(ticket)
             if older is not None:
-                self._places.remove(older)
-            elif len(self._places) >= self._capacity:
+                self._waiting.remove(older)
+            elif len(self._waiting) >= self._capacity:
                 raise CapacityError(f"{self._capacity} requests are waiting already; try again later")
-            insort(self._places, _Place((-ticket.priority, next(self._arrivals)), ticket), key=_key)
+            insort(self._waiting, _Waiting((-ticket.priority, next(self._arrivals)), ticket), key=_key)
             self._changed.notify()
             return older.ticket if older else None
 
@@ -77,7 +77,7 @@ class WaitingRoom:
 
     def before(self, priority: int) -> int:
         """How many would be served before a ticket that comes now."""
-        return sum(-place.key[0] >= priority for place in tuple(self._places))
+        return sum(-one.key[0] >= priority for one in tuple(self._waiting))
 
     def take(self, count: int, *, earliest_ns: Callable[[], int], wait: bool) -> Taken | None:
         """Remove tickets, those of higher priority first, then in order of arrival.
@@ -92,23 +92,23 @@ class WaitingRoom:
             answered in time; None once the room is closed and empty, if asked to wait.
         """
         with self._changed:
-            while wait and not self._places:
+            while wait and not self._waiting:
                 if self._closed:
                     return None
                 self._changed.wait()
             earliest = earliest_ns()
-            dead = [p for p in self._places if p.ticket.is_cancelled() or p.ticket.deadline_ns < earliest]
+            dead = [p for p in self._waiting if p.ticket.is_cancelled() or p.ticket.deadline_ns < earliest]
             if dead:
-                gone = {place.key for place in dead}
-                self._places = [place for place in self._places if place.key not in gone]
-            ready, self._places = self._places[:count], self._places[count:]
-            return Taken([place.ticket for place in ready], [place.ticket for place in dead])
+                gone = {one.key for one in dead}
+                self._waiting = [one for one in self._waiting if one.key not in gone]
+            ready, self._waiting = self._waiting[:count], self._waiting[count:]
+            return Taken([one.ticket for one in ready], [one.ticket for one in dead])
 
-    def _older_of_stream(self, ticket: Ticket) -> _Place | None:
+    def _older_of_stream(self, ticket: Ticket) -> _Waiting | None:
         if not ticket.keeps_latest or ticket.stream_id is None:
             return None
-        return next((place for place in self._places if place.ticket.stream_id == ticket.stream_id), None)
+        return next((one for one in self._waiting if one.ticket.stream_id == ticket.stream_id), None)
 
 
-def _key(place: _Place) -> tuple[int, int]:
-    return place.key
+def _key(one: _Waiting) -> tuple[int, int]:
+    return one.key

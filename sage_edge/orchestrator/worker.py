@@ -10,26 +10,42 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from sage_edge.clock import Clock
-from sage_edge.errors import CancelledRequestError, DeadlineError, EngineError, SageError, SupersededError
+from sage_edge.errors import (
+    CancelledRequestError,
+    DeadlineError,
+    EngineError,
+    PluginError,
+    SageError,
+    SupersededError,
+)
+from sage_edge.irp import IRPPlugin
+from sage_edge.irp.guard import quality_of
 from sage_edge.native import RunSummary
 from sage_edge.orchestrator.member import Member
 from sage_edge.orchestrator.queue import WaitingRoom
 from sage_edge.orchestrator.request import Result, Ticket
-from sage_edge.orchestrator.servable import Servable
 from sage_edge.runtime import Estimate, Finished, Job, Refiner
 from sage_edge.telemetry import Metrics, RunDirectory
 
 log = logging.getLogger(__name__)
 
+#: A round that takes longer than this is probably in a step that does not return.
+_STUCK_S = 10.0
+#: How long a worker that was told to give up may take to do so.
+_GIVE_UP_S = 2.0
+#: So many requests in a row that a plugin fails, and it counts as failing.
+_FAILING_AFTER = 5
+
 
 @dataclass(slots=True)
 class _Running:
-    """A ticket in slots: its branches that still run, and the best that ended."""
+    """A ticket in slots: its branches that still run, the best that ended, and the last error."""
 
     ticket: Ticket
     branches: int
     left: int
     best: Finished | None = None
+    error: SageError | None = None
     members: dict[int, Member] = field(default_factory=dict)
 
 
@@ -41,7 +57,7 @@ class Worker:
 
     def __init__(
         self,
-        plugin: Servable,
+        plugin: IRPPlugin,
         refiner: Refiner,
         room: WaitingRoom,
         *,
@@ -69,6 +85,8 @@ class Worker:
         self._directory = directory
         self._branch_slots = branch_slots
         self._running: dict[int, _Running] = {}
+        self._failed_in_a_row = 0
+        self._busy_since_ns: int | None = None
         #: How long an answered ticket was in its slot.
         self.slot_time = Estimate()
         self._peeks: deque[tuple[Ticket, Future[Result | None]]] = deque()
@@ -84,18 +102,36 @@ class Worker:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the plugin has failed its last requests, one after the other."""
+        return self._failed_in_a_row >= _FAILING_AFTER
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether one round has lasted so long that a step does probably not return."""
+        since_ns = self._busy_since_ns
+        return since_ns is not None and self._clock.monotonic_ns() - since_ns > _STUCK_S * 1e9
+
     def join(self, timeout_s: float) -> None:
         """Wait for the last ticket; past the time, end what still runs without an answer.
 
-        Where the thread was never started the tickets are served here.
+        A step that does not return is left behind, and its requests are failed for it. Where the thread was
+        never started the tickets are served here.
         """
         if self._thread.ident is None:
             self._run()
             return
         self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            return
+        self._give_up.set()
+        self._thread.join(_GIVE_UP_S)
         if self._thread.is_alive():
-            self._give_up.set()
-            self._thread.join()
+            log.error("a step does not return plugin=%s action=leave", self._plugin.name)
+            error = EngineError(f"{self._plugin.name}: a step did not return before the service ended")
+            for running in {id(one): one for one in self._running.values()}.values():
+                self._fail(running.ticket, error)
 
     def peek(self, ticket: Ticket) -> Future[Result | None]:
         """The best answer so far of a ticket, after the tick that runs; None when it is in no slot then.
@@ -128,6 +164,8 @@ class Worker:
             log.exception("refinement failed plugin=%s", self._plugin.name)
             self._fail_all(EngineError(f"{self._plugin.name}: a step failed: {type(exc).__name__}"))
             return True
+        finally:
+            self._busy_since_ns = None
 
     def _serve(self, *, wait: bool) -> bool:
         idle = self._refiner.live == 0
@@ -136,6 +174,7 @@ class Worker:
             return False
         for ticket in taken.dead:
             self._drop(ticket)
+        self._busy_since_ns = self._clock.monotonic_ns()
         jobs = self._jobs(taken.ready)
         self._end_all(self._refiner.make_way(len(jobs)))
         self._end_all(self._refiner.admit(jobs))
@@ -205,16 +244,35 @@ class Worker:
         running = self._running.pop(finished.job.run_id)
         running.left -= 1
         member = running.members[finished.job.run_id]
-        member.scene.leave(member, finished.summary)
+        if finished.summary is None:  # it never had a state, so that nothing of it is in the telemetry
+            member.halt_reason = "error"
+            self._forget(member)
+        else:
+            member.scene.leave(member, finished.summary)
         if finished.answer is not None and _beats(finished, running.best):
             running.best = finished
+        running.error = finished.error or running.error
+        if isinstance(finished.error, PluginError):
+            self._log_failure(running.ticket, finished.error)
         if running.left:
             return
         ticket, best = running.ticket, running.best
-        if best is None or ticket.is_cancelled():
+        if ticket.is_cancelled() or (best is None and running.error is None):
             self._fail(ticket, CancelledRequestError("given up while it was refined"))
+        elif best is None:
+            self._fail(ticket, running.error or EngineError("no branch has an answer"))
+        else:
+            self._answer(running, best)
+
+    def _answer(self, running: _Running, best: Finished) -> None:
+        ticket = running.ticket
+        try:
+            result = self._result(running, best)
+        except PluginError as exc:
+            self._log_failure(ticket, exc)
+            self._fail(ticket, exc)
             return
-        result = self._result(running, best)
+        self._failed_in_a_row = 0
         self.slot_time.add(self._clock.monotonic_ns() - ticket.admitted_ns)
         self._metrics.request_ended(self._plugin.name, "answered")
         self._metrics.observe_request(
@@ -223,6 +281,16 @@ class Worker:
             refine_ns=self._clock.monotonic_ns() - ticket.admitted_ns,
         )
         ticket.future.set_result(result)
+
+    def _log_failure(self, ticket: Ticket, error: PluginError) -> None:
+        """The words of a plugin's own error, which its caller is not told."""
+        log.error(
+            "plugin failed plugin=%s request_id=%s error=%s",
+            self._plugin.name,
+            ticket.request_id,
+            error,
+            exc_info=error,
+        )
 
     def _show(self, ticket: Ticket, wanted: Future[Result | None]) -> None:
         """Answer a peek with the best state of all branches, decoded for it."""
@@ -235,21 +303,26 @@ class Worker:
         best = running.best
         for run_id in running.members:
             finished = self._refiner.peek(run_id) if run_id in self._running else None
-            if finished is not None and _beats(finished, best):
+            if finished is not None and finished.answer is not None and _beats(finished, best):
                 best = finished
-        wanted.set_result(self._result(running, best) if best else None)
+        try:
+            wanted.set_result(self._result(running, best) if best else None)
+        except PluginError as exc:
+            wanted.set_exception(exc)
 
     def _result(self, running: _Running, best: Finished) -> Result:
-        ticket = running.ticket
+        ticket, summary = running.ticket, best.summary
+        if best.answer is None or summary is None:
+            raise EngineError(f"{self._plugin.name}: the best branch has no answer")
         scale = best.job.policy.E_scale
         return Result(
             request_id=ticket.request_id,
             plugin=self._plugin.name,
             backend=self._plugin.backend,
             answer=best.answer,
-            run=_still_running(best.summary) if running.left else best.summary,
+            run=_still_running(summary) if running.left else summary,
             E_scale=scale,
-            trust=self._plugin.trust(best.summary.best_E / scale),
+            trust=quality_of(self._plugin, summary.best_E / scale),
             ATP_spent=sum(member.spent_uatp for member in running.members.values()) / 1e6,
             queue_ms=(ticket.admitted_ns - ticket.start_ns) / 1e6,
             refine_ms=(self._clock.monotonic_ns() - ticket.admitted_ns) / 1e6,
@@ -270,6 +343,10 @@ class Worker:
             self._fail(running.ticket, error)
 
     def _fail(self, ticket: Ticket, error: SageError) -> None:
+        if ticket.future.done():  # whoever closed the service did not wait for it
+            return
+        if isinstance(error, PluginError | EngineError):
+            self._failed_in_a_row += 1
         self._metrics.request_ended(self._plugin.name, error.code)
         ticket.future.set_exception(error)
 
@@ -293,6 +370,8 @@ def _beats(finished: Finished, best: Finished | None) -> bool:
     if best is None:
         return True
     one, other = finished.summary, best.summary
+    if one is None or other is None:
+        return other is None
     return (not one.best_feasible, one.best_E) < (not other.best_feasible, other.best_E)
 
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sage_edge import native
-from sage_edge.config import Settings
 from sage_edge.control import Iterate, Problem
-from sage_edge.irp import Answer, Invariants, IRPPlugin, IRPState
+from sage_edge.inputs import DOCUMENT
+from sage_edge.irp import Answer, Invariants, IRPPlugin, IRPState, NoiseSchedule, TaskContext
 from sage_edge.plugins.control_documents import example_problem, read_problem
-from sage_edge.runtime import FirstStates, Restored
-from sage_edge.runtime.streams import Streams
 
 #: Standard deviation of the noise model, relative to a variable's size where that is above 1.
 JITTER = 0.01
-#: Streams whose last iterate is kept.
-STREAMS = 1024
 
 
 class ControlPlugin(IRPPlugin):
@@ -41,24 +36,12 @@ class ControlPlugin(IRPPlugin):
         energy_fn="log-residual-or-relative-cost",
         energy_units="decades of residual, or cost over the first line's",
     )
-    takes = "document"
+    takes = DOCUMENT
     #: ``feasible`` asks for a gap of at most 0.1 % too: the first feasible iterate alone may be far off.
     halting = native.HaltPolicy(K=3, eps=1e-4, max_steps=50, halt_when_feasible=True, gap_tolerance=1e-3)
+    noise_sigma = JITTER
+    can_rewind = False  # an iterate goes astray only when its problem has no solution
     backend = "native-cpu-fp64"
-    model_sha256 = None
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> ControlPlugin:
-        """The plugin; it has no settings of its own."""
-        return cls()
-
-    def trust(self, E_norm: float) -> float | None:
-        """No calibration: an answer states its violation and gap instead."""
-        return None
-
-    def E_norm_for(self, quality: float) -> float:
-        """Out of reach: there is no calibration."""
-        return float("-inf")
 
     def prepare(self, frame: Mapping[str, Any]) -> Problem:
         """Check a document and make it a problem; see docs/CONTROL.md for its forms.
@@ -68,13 +51,15 @@ class ControlPlugin(IRPPlugin):
         """
         return read_problem(frame)
 
-    def open_slots(self, capacity: int, threads: int, history: int = 0) -> ControlSlots:
-        """Problems side by side, whatever their kinds."""
-        return ControlSlots(capacity)
+    def example(self) -> Problem:
+        """A small problem."""
+        return example_problem()
 
-    def init_state(self, x0: Problem, task_ctx: Any = None) -> IRPState:
-        """The problem's first iterate."""
-        return _state(x0, x0.first(), 0)
+    def init_state(self, x0: Problem, task_ctx: TaskContext | None = None) -> IRPState:
+        """The problem's first iterate, from where its stream's last problem ended if there was one."""
+        last = task_ctx.last_state if task_ctx is not None else None
+        iterate = x0.first() if last is None else x0.first_after(_problem(last), _iterate(last))
+        return _state(x0, iterate, 0)
 
     def energy(self, state: IRPState) -> float:
         """Energy of the state's variables."""
@@ -88,7 +73,7 @@ class ControlPlugin(IRPPlugin):
         """The state's optimality gap."""
         return _iterate(state).gap
 
-    def step(self, state: IRPState, noise_schedule: float) -> IRPState:
+    def step(self, state: IRPState, noise_schedule: NoiseSchedule) -> IRPState:
         """One step of the problem."""
         problem = _problem(state)
         return _state(problem, problem.step(_iterate(state)), state.step_idx + 1)
@@ -97,9 +82,15 @@ class ControlPlugin(IRPPlugin):
         """Put the variables back where a projection can: between bounds, ends in place."""
         return _state(_problem(state), _iterate(state), state.step_idx)
 
-    def decode(self, x: IRPState) -> Answer:
+    def perturb(self, state: IRPState, sigma: float, rng: np.random.Generator) -> IRPState:
+        """Jitter, relative to a variable's size where that is above 1."""
+        x = _iterate(state).x
+        noise = sigma * np.maximum(1.0, np.abs(x)) * rng.standard_normal(x.shape)
+        return IRPState(x + noise, state.step_idx, state.meta)
+
+    def decode(self, state: IRPState) -> Answer:
         """The answer of a state."""
-        return _answer(_problem(x), _iterate(x))
+        return _answer(_problem(state), _iterate(state))
 
 
 def _state(problem: Problem, iterate: Iterate, step_idx: int) -> IRPState:
@@ -126,103 +117,3 @@ def _answer(problem: Problem, iterate: Iterate) -> Answer:
         "gap": iterate.gap if np.isfinite(iterate.gap) else None,
     }
     return Answer(array, details=said | dict(details))
-
-
-class ControlSlots:
-    """One problem and its iterate in each slot; the best one so far beside it.
-
-    An iterate goes astray only when its problem has no solution, so there is nothing to go back for.
-
-    Threads: the refiner's.
-    """
-
-    can_rewind = False
-    history_bytes = 0
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._problems: list[Problem] = [example_problem()] * capacity
-        self._now: list[Iterate] = [self._problems[0].first()] * capacity
-        self._best = list(self._now)
-        self._next: list[Iterate] = []
-        self._streams: Streams[tuple[Problem, Iterate]] = Streams(STREAMS)
-
-    def example(self) -> Problem:
-        """A small problem."""
-        return example_problem()
-
-    def load(
-        self,
-        first: int,
-        inputs: Sequence[Problem],
-        seeds: Sequence[int | None] = (),
-        streams: Sequence[str | None] = (),
-    ) -> FirstStates:
-        """The first iterates, from where its stream's last problem ended if there was one.
-
-        A problem names its stream itself; ``streams`` is not asked.
-        """
-        wanted = seeds or [None] * len(inputs)
-        iterates = [self._first(problem, seed) for problem, seed in zip(inputs, wanted, strict=True)]
-        rows = slice(first, first + len(inputs))
-        self._problems[rows] = inputs
-        self._now[rows] = self._best[rows] = iterates
-        return FirstStates(
-            np.array([iterate.E for iterate in iterates]),
-            np.array([iterate.feasible for iterate in iterates]),
-            np.array([iterate.gap for iterate in iterates]),
-        )
-
-    def _first(self, problem: Problem, seed: int | None) -> Iterate:
-        """The first iterate, jittered where there is a seed."""
-        last = self._streams.last(problem.stream_id)
-        iterate = problem.first_after(*last) if last else problem.first()
-        if seed is None:
-            return iterate
-        noise = np.random.default_rng(seed).standard_normal(iterate.x.shape)
-        return problem.at(iterate.x + JITTER * np.maximum(1.0, np.abs(iterate.x)) * noise)
-
-    def rewind(self, slot: int, attempt: int, table: native.SlotTable) -> Restored:
-        """The best iterate."""
-        self._now[slot] = self._best[slot]
-        return Restored(self._best[slot].E, self._best[slot].feasible)
-
-    def advance(self, live: int) -> None:
-        """One step of every live problem."""
-        pairs = zip(self._problems[:live], self._now[:live], strict=True)
-        self._next = [problem.step(iterate) for problem, iterate in pairs]
-
-    def settle(
-        self, table: native.SlotTable, *, now_ns: int, margin_ns: int, tick_us: float
-    ) -> NDArray[np.uint8]:
-        """Take the steps and let the halting rule see them."""
-        for slot, successor in enumerate(self._next):
-            if table.summary(slot).best_is_current:
-                self._best[slot] = self._now[slot]
-            self._now[slot] = successor
-        return native.observe(
-            table,
-            np.array([iterate.E for iterate in self._next]),
-            feasible=np.array([iterate.feasible for iterate in self._next], np.uint8),
-            gap=np.array([iterate.gap for iterate in self._next]),
-            now_ns=now_ns,
-            margin_ns=margin_ns,
-            tick_us=tick_us,
-        )
-
-    def answers(
-        self, slots: Sequence[int], is_current: Sequence[bool], inputs: Sequence[Problem]
-    ) -> list[Answer]:
-        """The answers of the best iterates. The next problem of a stream goes on from the last one."""
-        answers = []
-        for slot, current, problem in zip(slots, is_current, inputs, strict=True):
-            iterate = (self._now if current else self._best)[slot]
-            self._streams.keep(problem.stream_id, (problem, self._now[slot]))
-            answers.append(_answer(problem, iterate))
-        return answers
-
-    def move(self, source: int, target: int) -> None:
-        """Copy one row over another."""
-        self._problems[target] = self._problems[source]
-        self._now[target] = self._now[source]
-        self._best[target] = self._best[source]

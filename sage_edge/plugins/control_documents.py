@@ -20,7 +20,6 @@ MAX_SIZE = 1024
 _KEPT = 32
 #: Largest number of obstacles or points of a track.
 MAX_POINTS = 2000
-_MAX_STREAM_ID = 128
 Document = Mapping[str, Any]
 
 
@@ -40,9 +39,8 @@ def read_problem(document: Document) -> Problem:
     kind = values.pop("kind", None)
     if not isinstance(kind, str) or kind not in _READERS:
         raise ParameterError(f"problem.kind: expected one of {', '.join(_READERS)}, got {kind!r}")
-    stream_id = values.pop("stream_id", None)
-    if stream_id is not None and not (isinstance(stream_id, str) and 0 < len(stream_id) <= _MAX_STREAM_ID):
-        raise ParameterError(f"problem.stream_id: expected a string of 1 to {_MAX_STREAM_ID} characters")
+    if "stream_id" in values:
+        raise ParameterError("problem.stream_id: expected it beside the problem, as for every plugin")
     required, optional, read = _READERS[kind]
     missing, unknown = required - set(values), set(values) - required - optional
     if missing or unknown:
@@ -50,7 +48,7 @@ def read_problem(document: Document) -> Problem:
             f"problem: a {kind} needs {sorted(required)} and may have {sorted(optional)}; "
             f"missing {sorted(missing)}, unknown {sorted(unknown)}"
         )
-    return read(values, stream_id)
+    return read(values)
 
 
 def _plain(value: Any) -> Any:
@@ -107,7 +105,7 @@ def _solver(P: bytes, A: bytes, n: int) -> native.QpSolver:
     return native.QpSolver(np.frombuffer(P).reshape(-1, n), np.frombuffer(A).reshape(-1, n) if A else None)
 
 
-def _read_qp(values: Document, stream_id: str | None) -> QpProblem:
+def _read_qp(values: Document) -> QpProblem:
     P, q = _array("P", values["P"], 2), _array("q", values["q"], 1)
     if P.shape != (len(q), len(q)):
         raise ShapeError(f"P: expected [{len(q)}, {len(q)}] to fit q, got {list(P.shape)}")
@@ -116,7 +114,7 @@ def _read_qp(values: Document, stream_id: str | None) -> QpProblem:
         raise ShapeError(f"A: expected [m, {len(q)}] to fit q, got {list(A.shape)}")
     solver = _solver(P.tobytes(), b"" if A is None else A.tobytes(), len(q))
     limits = [_limit(name, values, side) for name, side in _SIDES]
-    return QpProblem(solver, q, *limits, eps=_eps(values), stream_id=stream_id)
+    return QpProblem(solver, q, *limits, eps=_eps(values))
 
 
 _SIDES = (("l", -np.inf), ("u", np.inf), ("lb", -np.inf), ("ub", np.inf))
@@ -129,7 +127,7 @@ def _mpc(key: tuple[tuple[str, tuple[int, ...], bytes] | None, ...], N: int, eps
     return MPC(given.pop("A"), given.pop("B"), given.pop("Q"), given.pop("R"), N, eps=eps, **given)
 
 
-def _read_mpc(values: Document, stream_id: str | None) -> Problem:
+def _read_mpc(values: Document) -> Problem:
     parts: list[tuple[str, tuple[int, ...], bytes] | None] = []
     for name in ("A", "B", "Q", "R", "QN"):
         if name in values:
@@ -151,7 +149,7 @@ def _read_mpc(values: Document, stream_id: str | None) -> Problem:
     shift = values.get("shift", True)
     if not isinstance(shift, bool):
         raise ParameterError(f"shift: expected true or false, got {shift!r}")
-    return mpc.problem(_array("x0", values["x0"], 1), *wanted, shift=shift, stream_id=stream_id)
+    return mpc.problem(_array("x0", values["x0"], 1), *wanted, shift=shift)
 
 
 def _weights(name: str, value: Any) -> Floats:
@@ -170,7 +168,7 @@ def _limits(value: Any, defaults: Limits) -> Limits:
     return Limits(**{name: given.get(name, getattr(defaults, name)) for name in names})
 
 
-def _read_plan(values: Document, stream_id: str | None) -> PlanProblem:
+def _read_plan(values: Document) -> PlanProblem:
     extra = {name: _number(name, values[name]) for name in ("bending_weight", "cell_m") if name in values}
     world = World(
         _array("start", values["start"], 1),
@@ -181,10 +179,10 @@ def _read_plan(values: Document, stream_id: str | None) -> PlanProblem:
         knots=_count("knots", values.get("knots", 90), 512),
         **extra,
     )
-    return PlanProblem(world, stream_id)
+    return PlanProblem(world)
 
 
-def _read_track(values: Document, stream_id: str | None) -> PlanProblem:
+def _read_track(values: Document) -> PlanProblem:
     track = Track(
         _array("centre", values["centre"], 2, MAX_POINTS),
         _array("right_m", values["right_m"], 1, MAX_POINTS),
@@ -192,10 +190,10 @@ def _read_track(values: Document, stream_id: str | None) -> PlanProblem:
         margin_m=_number("margin_m", values.get("margin_m", 0.75)),
         limits=_limits(values.get("limits"), Limits(speed_m_s=80.0, acceleration_m_s2=10.0)),
     )
-    return PlanProblem(track, stream_id)
+    return PlanProblem(track)
 
 
-_Reader = Callable[[Document, "str | None"], Problem]
+_Reader = Callable[[Document], Problem]
 _READERS: dict[str, tuple[frozenset[str], frozenset[str], _Reader]] = {
     "qp": (frozenset({"P", "q"}), frozenset({"A", "l", "u", "lb", "ub", "eps"}), _read_qp),
     "mpc": (

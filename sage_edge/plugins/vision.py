@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sage_edge.config import Settings
 from sage_edge.errors import ShapeError
-from sage_edge.irp import Answer, Invariants, IRPPlugin, IRPState
+from sage_edge.irp import Answer, Carried, Encoded, Engine, Invariants, LatentPlugin, Recipe
+from sage_edge.irp.engine import Float32
 from sage_edge.plugins.vision_model import VisionModel, find_model, load_model, read_recipes
-from sage_edge.runtime import Carried, LatentSlots
-from sage_edge.runtime.backend import open_backend
-from sage_edge.runtime.program import Encoded, Float32
-from sage_edge.runtime.recipe import Recipe
-from sage_edge.runtime.tensorrt import TensorRTEngine, TensorRTProgram
+
+#: The model that ships.
+DEFAULT_MODEL = "nuclei"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class PreparedFrame:
     width_px: int
 
 
-class VisionPlugin(IRPPlugin):
+class VisionPlugin(LatentPlugin):
     """Label every pixel of an image; refine where it pays.
 
     State space: a latent float32 [C, h, w] on a coarse grid of the frame, first guessed from a glance
@@ -54,37 +52,31 @@ class VisionPlugin(IRPPlugin):
         energy_fn="predicted-pixel-error",
         energy_units="predicted pixel error rate",
     )
+    config_keys = ("model",)
+    slot_bytes = 16 << 20  # what is refused could never work; benchmarks/memory.py measures what it takes
+    folder: Path
+    model: VisionModel
 
-    def __init__(self, model: VisionModel) -> None:
-        self.model = model
-        self.version = model.version  # type: ignore[misc] # each model has its own
-        self.invariants = self.invariants._replace(energy_units=model.energy_units)  # type: ignore[misc]
-        self.halting = model.halting
+    def recipes(self, precision: str) -> Mapping[str, Recipe]:
+        """The four graphs of the model that ``model`` names; ``nuclei`` by default."""
+        self.folder = find_model(self.config.get("model", DEFAULT_MODEL))
+        found = read_recipes(self.folder, precision=precision)
+        self.model_sha256 = found["step"].sha256
+        return found
+
+    def load(self, engines: Mapping[str, Engine]) -> None:
+        """Take the four graphs."""
+        self.model = model = load_model(self.folder, engines)
+        self.version = model.version
+        self.invariants = self.invariants._replace(energy_units=model.energy_units)
+        self.halting = self.configured(model.halting)
+        self.calibration = model.trust
         self.backend = model.step.backend
+        self.step_engine = model.step
         self.state_shape = model.state_shape
-        self.context_shapes: Mapping[str, tuple[int, ...]] = model.context_shapes
+        self.context_shapes = model.context_shapes
         self.lo, self.hi, self.step_size = model.lo, model.hi, model.step_size
         self.noise_sigma = model.noise_sigma
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> VisionPlugin:
-        """The plugin with the model that the settings name."""
-        folder = find_model(settings.vision_model)
-        backend = open_backend(settings)
-        return cls(load_model(folder, precision=settings.precision, slots=settings.slots, backend=backend))
-
-    @property
-    def model_sha256(self) -> str:
-        """Digest of the step graph, as the telemetry records it."""
-        return self.model.sha256
-
-    def trust(self, E_norm: float) -> float:
-        """Expected mean IoU of an answer with this energy, from the model's calibration."""
-        return self.model.trust(E_norm)
-
-    def E_norm_for(self, quality: float) -> float:
-        """The energy at which an answer is expected to reach this quality; -inf if none is."""
-        return self.model.trust.E_norm_for(quality)
 
     def prepare(self, frame: NDArray[np.generic]) -> PreparedFrame:
         """Check a frame and scale it to the network's input.
@@ -105,10 +97,6 @@ class VisionPlugin(IRPPlugin):
         tensor = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
         return PreparedFrame(np.ascontiguousarray(tensor), frame.shape[0], frame.shape[1])
 
-    def open_slots(self, capacity: int, threads: int, history: int = 0) -> LatentSlots:
-        """Latents stepped by this plugin's engines."""
-        return LatentSlots(self, capacity=capacity, threads=threads, history=history)
-
     def carry_over(self, first: Float32, earlier: Carried) -> Carried | None:
         """Lay those tiles of a stream's last answer over a first guess whose own first guess is unchanged.
 
@@ -121,13 +109,6 @@ class VisionPlugin(IRPPlugin):
         if not unchanged.any():
             return None
         return Carried(np.where(unchanged, earlier.first, first), np.where(unchanged, earlier.z, first))
-
-    def device_program(self) -> TensorRTProgram | None:
-        """The step for the loop on the GPU, where TensorRT runs it."""
-        step = self.model.step
-        return TensorRTProgram(self, step) if isinstance(step, TensorRTEngine) else None
-
-    # The slot program: arrays with a batch axis in, arrays out.
 
     def example(self) -> PreparedFrame:
         """A black frame."""
@@ -149,7 +130,7 @@ class VisionPlugin(IRPPlugin):
         """Energy terms of n latents."""
         return self.model.energy.run({"z": z, **context})["energy"]
 
-    def decode(self, z: Float32, inputs: Sequence[PreparedFrame]) -> list[Answer]:
+    def answers(self, z: Float32, inputs: Sequence[PreparedFrame]) -> list[Answer]:
         """Masks of n latents, each at its frame's own size."""
         logits = self.model.decoder.run({"z": z})["logits"]
         masks = logits.argmax(axis=1).astype(np.uint8)
@@ -157,39 +138,6 @@ class VisionPlugin(IRPPlugin):
             Answer(_resize_mask(mask, frame), self.model.classes, self.model.palette)
             for mask, frame in zip(masks, inputs, strict=True)
         ]
-
-    # The IRP contract: one state at a time.
-
-    def init_state(self, x0: PreparedFrame, task_ctx: Any = None) -> IRPState:
-        """The glance at one prepared frame."""
-        encoded = self.encode([x0])
-        return IRPState(encoded.z[0], 0, {name: array[0] for name, array in encoded.context.items()})
-
-    def energy(self, state: IRPState) -> float:
-        """Predicted pixel error rate of one latent."""
-        terms = self.energies(state.x[None], self._context(state))
-        return float(terms.mean(dtype=np.float64))
-
-    def step(self, state: IRPState, noise_schedule: float) -> IRPState:
-        """Refine the most urgent tiles of one latent."""
-        size = np.full(1, self.step_size, np.float32)
-        delta, _ = self.advance(state.x[None], self._context(state), size)
-        moved = state.x + np.float32(self.step_size) * delta[0]
-        return IRPState(moved, state.step_idx + 1, state.meta)
-
-    def project(self, state: IRPState) -> IRPState:
-        """Clamp the latent to its bounds."""
-        clamped = np.clip(state.x, np.float32(self.lo), np.float32(self.hi))
-        return IRPState(clamped, state.step_idx, state.meta)
-
-    def _context(self, state: IRPState) -> dict[str, Float32]:
-        return {name: state.meta[name][None] for name in self.context_shapes}
-
-
-def recipes(settings: Settings) -> list[Recipe]:
-    """How the engines of the model that the settings name are made."""
-    folder = find_model(settings.vision_model)
-    return list(read_recipes(folder, precision=settings.precision, slots=settings.slots).values())
 
 
 def _as_uint8(frame: NDArray[np.generic]) -> NDArray[np.uint8]:

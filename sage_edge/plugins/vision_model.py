@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,43 +15,13 @@ from numpy.typing import NDArray
 from sage_edge import native
 from sage_edge.config import shared_file
 from sage_edge.errors import ConfigError, EngineError
-from sage_edge.runtime.backend import Backend
-from sage_edge.runtime.engine import Engine
-from sage_edge.runtime.program import Float32
-from sage_edge.runtime.recipe import Recipe, batch_widths
+from sage_edge.irp import Engine, Recipe, TrustTable
+from sage_edge.irp.engine import Float32
 
 GRAPHS = ("encoder", "step", "energy", "decoder")
 FORMAT = 1
 #: Where our models are. Those in ``optional`` may not be used by all, so that no wheel and no image has them.
 HOMES = ("engines/vision/models", "engines/vision/optional")
-
-
-@dataclass(frozen=True, slots=True)
-class TrustTable:
-    """The calibrated map from an answer's E_norm to its expected quality.
-
-    Piecewise linear between knots and flat outside them; E_norm ascends and quality never rises.
-    It was fitted on labelled frames that the net was not trained on (the model card says which).
-    """
-
-    E_norm: tuple[float, ...]
-    quality: tuple[float, ...]
-
-    def __call__(self, E_norm: float) -> float:
-        """Expected quality in [0, 1] of an answer with this E_norm; 0 for one that is not finite."""
-        return float(np.interp(E_norm, self.E_norm, self.quality)) if np.isfinite(E_norm) else 0.0
-
-    def E_norm_for(self, quality: float) -> float:
-        """The largest E_norm whose expected quality reaches ``quality``; -inf when none does."""
-        good = [i for i, knot in enumerate(self.quality) if knot >= quality]
-        if not good:
-            return -np.inf
-        last = good[-1]
-        if last == len(self.quality) - 1:
-            return float(np.inf)
-        q0, q1 = self.quality[last], self.quality[last + 1]
-        e0, e1 = self.E_norm[last], self.E_norm[last + 1]
-        return e0 + (e1 - e0) * (q0 - quality) / (q0 - q1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +76,6 @@ class VisionModel:
     macs: dict[str, int]
     void: int | None
     drive_letters: int
-    sha256: str
     encoder: Engine
     step: Engine
     energy: Engine
@@ -125,32 +94,27 @@ def find_model(name: str) -> Path:
     folder = ours.get(name, Path(name))
     if not (folder / "manifest.json").is_file():
         raise ConfigError(
-            f"vision_model: expected one of {sorted(ours)} or a folder with a manifest.json, got {name!r}"
+            f"model: expected one of {sorted(ours)} or a folder with a manifest.json, got {name!r}"
         )
     return folder
 
 
-def load_model(folder: Path, *, precision: str, slots: int, backend: Backend) -> VisionModel:
-    """Read a model folder and load its engines.
+def load_model(folder: Path, engines: Mapping[str, Engine]) -> VisionModel:
+    """Read a model folder's manifest, and check its engines against it.
 
     Args:
-        folder: Holds ``manifest.json`` and ``<graph>.<precision>.onnx`` for each of GRAPHS.
-        precision: "fp32" or "fp16".
-        slots: Rows that an engine has to take at once.
-        backend: Makes the engines.
+        folder: Holds ``manifest.json``.
+        engines: By graph, one for each of GRAPHS.
 
     Raises:
-        EngineError: The manifest is broken, a file is missing or differs from its digest, a
-            graph's inputs and outputs are not those of the contract, or the backend cannot run them.
+        EngineError: The manifest is broken, or a graph's inputs and outputs are not those of the contract.
     """
-    recipes = read_recipes(folder, precision=precision, slots=slots)
-    engines = {graph: backend.open(recipe) for graph, recipe in recipes.items()}
     with _manifest(folder) as manifest:
-        return _assemble(manifest, engines, sha256=recipes["step"].sha256)
+        return _assemble(manifest, engines)
 
 
-def read_recipes(folder: Path, *, precision: str, slots: int) -> dict[str, Recipe]:
-    """How a model's engines are made, by graph.
+def read_recipes(folder: Path, *, precision: str) -> dict[str, Recipe]:
+    """How a model's engines are made, by graph: ``<graph>.<precision>.onnx`` for each of GRAPHS.
 
     Raises:
         EngineError: The manifest is broken.
@@ -163,7 +127,6 @@ def read_recipes(folder: Path, *, precision: str, slots: int) -> dict[str, Recip
                 name=f"{manifest['name']}.{graph}.{precision}",
                 path=folder / file,
                 precision=precision,
-                widths=batch_widths(slots),
             )
             for graph, file in files.items()
         }
@@ -182,7 +145,7 @@ def _manifest(folder: Path) -> Iterator[dict[str, Any]]:
         raise EngineError(f"{path}: not a usable manifest: {type(exc).__name__}: {exc}") from exc
 
 
-def _assemble(manifest: dict[str, Any], engines: dict[str, Engine], sha256: str) -> VisionModel:
+def _assemble(manifest: dict[str, Any], engines: Mapping[str, Engine]) -> VisionModel:
     context: Sequence[str] = manifest["context"]
     engines["encoder"].require(["frame"], ["z", "energy", *context])
     engines["step"].require(["z", "step_size", *context], ["delta", "energy"])
@@ -214,6 +177,5 @@ def _assemble(manifest: dict[str, Any], engines: dict[str, Engine], sha256: str)
         macs={graph: int(manifest["macs"][graph]) for graph in GRAPHS},
         void=manifest.get("void"),
         drive_letters=manifest.get("drive_letters", 0),
-        sha256=sha256,
         **engines,
     )

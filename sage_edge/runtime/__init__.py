@@ -1,33 +1,37 @@
 """Engines, and the refiners that tick slots with them."""
 
+from sage_edge.runtime.backend import open_backend, precision_of
 from sage_edge.runtime.cpu_refiner import CpuRefiner
 from sage_edge.runtime.cuda_refiner import CudaRefiner
 from sage_edge.runtime.device_loop import CudaLoops, DeviceLoops, DeviceProgram
 from sage_edge.runtime.engine import OnnxEngine
 from sage_edge.runtime.estimate import BatchEstimate, Estimate
-from sage_edge.runtime.program import Carried, Encoded, SlotProgram
 from sage_edge.runtime.refiner import Finished, Follower, Job, Refiner, Unled
-from sage_edge.runtime.slots import FirstStates, LatentSlots, Restored, SlotStates
+from sage_edge.runtime.refiners import LoopChoice, choose_loop, make_ring, open_refiner, open_slots
+from sage_edge.runtime.slots import First, Restored, SlotStates
 
 __all__ = [
     "BatchEstimate",
-    "Carried",
     "CpuRefiner",
     "CudaLoops",
     "CudaRefiner",
     "DeviceLoops",
     "DeviceProgram",
-    "Encoded",
     "Estimate",
     "Finished",
-    "FirstStates",
+    "First",
     "Follower",
     "Job",
-    "LatentSlots",
+    "LoopChoice",
     "OnnxEngine",
     "Refiner",
     "Restored",
-    "SlotProgram",
     "SlotStates",
     "Unled",
+    "choose_loop",
+    "make_ring",
+    "open_backend",
+    "open_refiner",
+    "open_slots",
+    "precision_of",
 ]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from sage_edge.clock import Clock
 from sage_edge.errors import EngineError
+from sage_edge.irp.recipe import Recipe, plan_name
 from sage_edge.runtime.plans import PlanKey, PlanStore, Verdict
-from sage_edge.runtime.recipe import Recipe, plan_name
 
 #: Seconds between two looks at whether another builder of the same folder has finished.
 _TURN_S = 0.2

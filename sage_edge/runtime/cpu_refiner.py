@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sage_edge import native
+from sage_edge.errors import SageError
+from sage_edge.irp import Answer
 from sage_edge.runtime.estimate import BatchEstimate, Estimate
-from sage_edge.runtime.refiner import Finished, Job
-from sage_edge.runtime.slots import SlotStates
+from sage_edge.runtime.refiner import Finished, Job, ended, sound
+from sage_edge.runtime.slots import First, SlotStates
+
+#: A full batch of examples that takes longer than this is not tried at the start.
+_LONG_WARM_UP_NS = 2_000_000_000
 
 
 class CpuRefiner:
@@ -22,6 +27,7 @@ class CpuRefiner:
 
     Args:
         states: The slots.
+        example: Makes a prepared input to warm up with.
         ring: Where every state is published.
         plugin_number: Names the plugin in the records.
         now_ns: Monotonic time.
@@ -36,6 +42,7 @@ class CpuRefiner:
     def __init__(
         self,
         states: SlotStates,
+        example: Callable[[], Any],
         *,
         ring: native.Ring,
         plugin_number: int,
@@ -43,6 +50,7 @@ class CpuRefiner:
         mode_reason: str = "",
     ) -> None:
         self._states = states
+        self._example = example
         self.mode_reason = mode_reason
         self._now_ns = now_ns
         self._table = native.SlotTable(states.capacity, ring, plugin_number)
@@ -103,45 +111,49 @@ class CpuRefiner:
         """Encode up to ``free`` jobs as one batch and give each a slot.
 
         Returns:
-            The jobs that ended at their initial state, such as those whose deadline leaves no step.
+            The jobs that ended at their initial state, such as those whose deadline leaves no step, and those
+            that failed before they had one.
         """
         if not jobs:
             return []
         start_ns = self._now_ns()
-        first = self._states.load(
-            self.live,
-            [job.x0 for job in jobs],
-            [job.seed for job in jobs],
-            [job.stream_id for job in jobs],
-        )
+        firsts = self._states.load(self.live, jobs)
         now_ns = self._now_ns()
         self.encode_time.add(len(jobs), now_ns - start_ns)
         if self._decided_ns is not None:
             self._decided_ns += now_ns - start_ns
-        margin_ns = self._margin_ns(self.live + len(jobs))
+        begun = [(job, first) for job, first in zip(jobs, firsts, strict=True) if isinstance(first, First)]
+        failed = [
+            Finished(job, None, None, first)
+            for job, first in zip(jobs, firsts, strict=True)
+            if isinstance(first, SageError)
+        ]
+        if not begun:
+            return failed
+        margin_ns = self._margin_ns(self.live + len(begun))
         charge_us = (now_ns - start_ns) / 1e3 / len(jobs)
-        ended = []
-        for number, job in enumerate(jobs):
-            E = float(first.energies[number])
+        at_end = []
+        for job, first in begun:
             slot, reason = self._table.admit(
                 job.run_id,
                 job.policy,
-                E,
+                first.E,
                 now_ns=now_ns,
                 margin_ns=margin_ns,
                 charge_us=charge_us,
-                feasible=first.feasible is None or bool(first.feasible[number]),
-                gap=0.0 if first.gaps is None else float(first.gaps[number]),
+                feasible=first.feasible,
+                gap=first.gap,
+                halt=first.halt,
                 branch=job.branch,
             )
             self._jobs.append(job)
             self._budgets_us.append(None)
-            job.follower.observe(E, charge_us)
+            job.follower.observe(first.E, charge_us)
             if reason is not None:
-                ended.append(slot)
+                at_end.append(slot)
             if reason == "timeout":
                 self.tick_time.relax(self.live)
-        return self._finish(ended)
+        return failed + self._finish(at_end)
 
     def tick(self) -> list[Finished]:
         """One step of every live slot; returns the refinements that ended before or with it."""
@@ -151,22 +163,28 @@ class CpuRefiner:
             self._decided_ns = None
             return finished
         live, start_ns = self.live, self._now_ns()
-        self._states.advance(live)
+        failed = self._states.advance(live)
         decided_ns = self._now_ns()
         self.last_engine_ns = decided_ns - start_ns
         self.tick_time.add(live, decided_ns - (self._decided_ns or start_ns))
+        finished += self._fail(failed)
+        if self.live:
+            finished += self._settle(decided_ns)
+        self.last_tick_ns = self._now_ns() - start_ns
+        self._decided_ns = decided_ns if self.live else None
+        return finished
+
+    def _settle(self, decided_ns: int) -> list[Finished]:
+        """Take the steps, publish the new states and answer the runs that end with them."""
         reasons = self._states.settle(
             self._table,
             now_ns=decided_ns,
-            margin_ns=self._margin_ns(live),
+            margin_ns=self._margin_ns(self.live),
             tick_us=self.last_engine_ns / 1e3,
         )
         self._rewind()
         self._report()
-        finished += self._finish(np.flatnonzero(reasons).tolist())
-        self.last_tick_ns = self._now_ns() - start_ns
-        self._decided_ns = decided_ns if self.live else None
-        return finished
+        return self._finish(np.flatnonzero(reasons).tolist())
 
     def peek(self, run_id: int) -> Finished | None:
         """The best answer so far of a live run, which goes on; None when it is not live."""
@@ -174,43 +192,52 @@ class CpuRefiner:
         if slot is None:
             return None
         summary = self._table.summary(slot)
-        (answer,) = self._states.answers([slot], [summary.best_is_current], [self._jobs[slot].x0])
-        return Finished(self._jobs[slot], answer, summary)
+        (found,) = self._states.answers([slot], [summary.best_is_current])
+        return ended(self._jobs[slot], found, summary)
 
     def abort(self, reason: str) -> dict[int, str]:
         """See Refiner."""
         now_ns = self._now_ns()
-        ended = {}
+        reasons = {}
         for slot, job in enumerate(self._jobs):
             halted_by = self._table.summary(slot).halt_reason
             if halted_by is None:
                 self._table.close(slot, reason, now_ns)
-            ended[job.run_id] = halted_by or reason
+            reasons[job.run_id] = halted_by or reason
         self._jobs, self._budgets_us = [], []
-        for slot in reversed(range(len(ended))):
-            self._table.remove(slot)
-        return ended
+        for slot in reversed(range(len(reasons))):
+            self._states.remove(slot, self._table.remove(slot))
+        return reasons
 
     def warm_up(self) -> None:
-        """Run every engine, so that no request pays for the first time, and learn how long they take."""
-        example = self._states.example()
-        for size in sorted({1, self.capacity}, reverse=True):
-            self._try_batch([example] * size)  # the first run pays for what is made once
-            encode_ns, tick_ns, decode_ns = self._try_batch([example] * size)
+        """Run everything once with the plugin's example, and learn how long it takes; see Refiner.
+
+        A plugin whose steps are slow is warmed up alone: how long more of them take is guessed from that.
+        """
+        example = self._example()
+        self._try_batch(example, 1)  # the first run pays for what is made once
+        taken = {1: self._try_batch(example, 1)}
+        if self.capacity > 1 and sum(taken[1]) * self.capacity < _LONG_WARM_UP_NS:
+            self._try_batch(example, self.capacity)
+            taken[self.capacity] = self._try_batch(example, self.capacity)
+        for size in sorted(taken, reverse=True):
+            encode_ns, tick_ns, decode_ns = taken[size]
             self.encode_time.add(size, encode_ns)
             self.tick_time.add(size, tick_ns)
             self.decode_time.add(decode_ns)
 
-    def _try_batch(self, inputs: Sequence[Any]) -> tuple[int, int, int]:
-        """Nanoseconds of encoding, stepping and decoding inputs, into slots that are free."""
-        size, now_ns = len(inputs), self._now_ns
-        start_ns = now_ns()
-        self._states.load(0, inputs)
-        encoded_ns = now_ns()
-        self._states.advance(size)
-        stepped_ns = now_ns()
-        self._states.answers(range(size), [True] * size, inputs)
-        return encoded_ns - start_ns, stepped_ns - encoded_ns, now_ns() - stepped_ns
+    def _try_batch(self, example: Any, size: int) -> tuple[int, int, int]:
+        """Nanoseconds of encoding, stepping and decoding so many examples at once, in free slots."""
+        jobs = [Job(0, example, native.HaltPolicy()) for _ in range(size)]
+        start_ns = self._now_ns()
+        firsts = self._states.load(0, jobs)
+        encoded_ns = self._now_ns()
+        sound(firsts)
+        failed = self._states.advance(size)
+        stepped_ns = self._now_ns()
+        sound(list(failed.values()))
+        sound(self._states.answers(range(size), [True] * size))
+        return encoded_ns - start_ns, stepped_ns - encoded_ns, self._now_ns() - stepped_ns
 
     def _margin_ns(self, live: int) -> int:
         """What a deadline must still hold for one more step: the step itself and the decoding."""
@@ -236,7 +263,7 @@ class CpuRefiner:
         now_ns = self._now_ns()
         for slot in slots:
             self._table.close(slot, reason, now_ns)
-        return self._remove(slots, [None] * len(slots)) if reason == "cancelled" else self._finish(slots)
+        return self._remove(dict.fromkeys(slots)) if reason == "cancelled" else self._finish(slots)
 
     def _rewind(self) -> None:
         """Take the runs that went astray back to an earlier state."""
@@ -263,22 +290,29 @@ class CpuRefiner:
             return []
         is_current = [self._table.summary(slot).best_is_current for slot in slots]
         start_ns = self._now_ns()
-        answers = self._states.answers(slots, is_current, [self._jobs[slot].x0 for slot in slots])
+        answers = self._states.answers(slots, is_current)
         decode_ns = self._now_ns() - start_ns
         self.decode_time.add(decode_ns)
         self.last_engine_ns += decode_ns
-        return self._remove(slots, answers)
+        for slot, current in zip(slots, is_current, strict=True):
+            self._states.leave(slot, current)
+        return self._remove(dict(zip(slots, answers, strict=True)))
 
-    def _remove(self, slots: list[int], answers: Sequence[Any]) -> list[Finished]:
+    def _fail(self, failed: Mapping[int, SageError]) -> list[Finished]:
+        """End the runs whose step failed; the others go on."""
+        now_ns = self._now_ns()
+        for slot in failed:
+            self._table.close(slot, "error", now_ns)
+        return self._remove(failed)
+
+    def _remove(self, slots: Mapping[int, Answer | SageError | None]) -> list[Finished]:
         """Free ended slots, from the last so that no row that is still needed moves."""
         finished = []
-        for slot, answer in sorted(zip(slots, answers, strict=True), key=lambda pair: -pair[0]):
-            finished.append(Finished(self._jobs[slot], answer, self._table.summary(slot)))
-            moved = self._table.remove(slot)
-            if moved != slot:
-                self._states.move(moved, slot)
-                self._jobs[slot] = self._jobs[moved]
-                self._budgets_us[slot] = self._budgets_us[moved]
+        for slot in sorted(slots, reverse=True):
+            finished.append(ended(self._jobs[slot], slots[slot], self._table.summary(slot)))
+            last = self._table.remove(slot)
+            self._states.remove(slot, last)
+            self._jobs[slot], self._budgets_us[slot] = self._jobs[last], self._budgets_us[last]
             self._jobs.pop()
             self._budgets_us.pop()
         finished.reverse()

@@ -10,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge import native
-from sage_edge.errors import DeviceError
+from sage_edge.errors import DeviceError, SageError
+from sage_edge.irp import Answer, Carried
+from sage_edge.irp.engine import Float32
+from sage_edge.irp.guard import example_of
+from sage_edge.irp.latent import Begun, energies_of
+from sage_edge.irp.recipe import batch_widths
 from sage_edge.runtime.device_loop import DeviceLoops, DeviceProgram
 from sage_edge.runtime.estimate import BatchEstimate, Estimate
-from sage_edge.runtime.program import Encoded, first_states
-from sage_edge.runtime.recipe import batch_widths
-from sage_edge.runtime.refiner import Finished, Job
-from sage_edge.runtime.streams import Begun, StreamMemory
+from sage_edge.runtime.latent_slots import KEPT_STREAMS, answers_each, begin_each, start_of
+from sage_edge.runtime.refiner import Finished, Job, ended, sound
+from sage_edge.runtime.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +76,7 @@ class CudaRefiner:
         self.capacity = ROWS_PER_SLOT * slots
         self.has_failed = False
         self._program = program
+        self._plugin = program.plugin
         self._widths = batch_widths(slots)
         self._loop = loops.make_loop(
             program, ring, widths=self._widths, rows=self.capacity, plugin_number=plugin_number
@@ -84,8 +89,9 @@ class CudaRefiner:
         self._free = list(range(self.capacity))
         self._jobs: dict[int, Job] = {}
         self._budgets_us: dict[int, float] = {}
-        self._memory = StreamMemory(program)
-        self._begun: dict[int, Begun | None] = {}
+        self._streams: Streams[Carried] = Streams(KEPT_STREAMS)
+        #: The first state of each row that belongs to a stream.
+        self._firsts: dict[int, Float32] = {}
         self._now_ns = now_ns
         #: From one halting decision to the next, as seen from here, by requests under way.
         self.tick_time = BatchEstimate(self.capacity)
@@ -118,7 +124,7 @@ class CudaRefiner:
     @property
     def history_bytes(self) -> int:
         """Memory that the best states of all slots take, on the device."""
-        return self.slots * int(np.prod(self._program.state_shape)) * self._program.dtype.itemsize
+        return self.slots * int(np.prod(self._plugin.state_shape)) * self._program.dtype.itemsize
 
     def warm_up(self) -> None:
         """Run every engine, capture the step engine for every width, and learn how long they take."""
@@ -126,16 +132,19 @@ class CudaRefiner:
         self._loop.prepare(lambda width, stream: steps[width](stream))
         for width in self._widths:
             self.tick_time.add(width, self._loop.measure_body_ns(width))
-        example = self._program.example()
+        example = Job(0, example_of(self._plugin), native.HaltPolicy())
         for size in sorted({1, self.slots}, reverse=True):
             for is_warm in (False, True):
                 start_ns = self._now_ns()
-                encoded = self._program.encode([example] * size)
+                begun = sound(self._begin([example] * size))
                 encoded_ns = self._now_ns()
-                self._program.decode(encoded.z, [example] * size)
+                z = np.concatenate([one.encoded.z for one in begun])
+                sound(answers_each(self._plugin, z, [example.x0] * size))
                 if is_warm:
                     self.encode_time.add(size, encoded_ns - start_ns)
                     self.decode_time.add(self._now_ns() - encoded_ns)
+        first = begun[0].encoded
+        energies_of(self._plugin, first.z, first.context)
 
     def make_way(self, newcomers: int) -> list[Finished]:
         """End the runs whose deadline cannot wait until newcomers are encoded and all have taken a step.
@@ -158,16 +167,14 @@ class CudaRefiner:
         """Encode up to ``free`` jobs and hand them in; a loop that runs takes them with its next tick.
 
         Returns:
-            Nothing: a job that ends with its first state comes out of ``tick``, as all do.
+            The jobs that have no first state; one that ends with it comes out of ``tick``, as all do.
 
         Raises:
             DeviceError: The device has failed before.
         """
         if jobs and self.has_failed:
             raise DeviceError("the loop on the device has failed before: restart the service")
-        for batch in _batches(jobs, self.slots):
-            self._admit(batch)
-        return []
+        return [failed for batch in _batches(jobs, self.slots) for failed in self._admit(batch)]
 
     def tick(self) -> list[Finished]:
         """Let the loop run until somebody is done or a moment has passed; returns who is."""
@@ -189,15 +196,15 @@ class CudaRefiner:
         fields = self._loop.peek(row, best.ctypes.data)
         if fields is None:
             return None
-        (answer,) = self._program.decode(best, [self._jobs[row].x0])
-        return Finished(self._jobs[row], answer, native.RunSummary(*fields))
+        (found,) = answers_each(self._plugin, best, [self._jobs[row].x0])
+        return ended(self._jobs[row], found, native.RunSummary(*fields))
 
     def abort(self, reason: str) -> dict[int, str]:
         """See Refiner.
 
         Where the device does not heed that, it has failed.
         """
-        ended = {job.run_id: reason for job in self._jobs.values()}
+        reasons = {job.run_id: reason for job in self._jobs.values()}
         try:
             for row in self._jobs:
                 self._loop.stop(row, reason)
@@ -205,7 +212,7 @@ class CudaRefiner:
             while self._loop.under_way and self._now_ns() < end_ns:
                 for row in self._loop.drive(ABORT_S):
                     summary = native.RunSummary(*self._loop.summary_fields(row))
-                    ended[summary.run_id] = summary.halt_reason or reason
+                    reasons[summary.run_id] = summary.halt_reason or reason
         except Exception:  # whatever the engine or the device raises: nobody may wait for ever
             log.exception("the loop on the device cannot be ended")
             self.has_failed = True
@@ -214,20 +221,21 @@ class CudaRefiner:
         self._free = list(range(self.capacity))
         self._jobs.clear()
         self._budgets_us.clear()
+        self._firsts.clear()
         self._overrun.clear()
-        return ended
+        return reasons
 
     def _tensors(self, width: int) -> dict[str, Any]:
         """The arrays of one width that the step engine reads and writes, by name."""
-        loop, program = self._loop, self._program
+        loop, program, plugin = self._loop, self._program, self._plugin
 
         def view(address: int, shape: tuple[int, ...], dtype: Any = program.dtype) -> Any:
             return native.TensorView(address, (width, *shape), dtype, device=self._device, owner=loop)
 
-        contexts = zip(program.context_shapes.items(), loop.context_addresses, strict=True)
+        contexts = zip(plugin.context_shapes.items(), loop.context_addresses, strict=True)
         return {
-            "z": view(loop.z_address, program.state_shape),
-            "delta": view(loop.delta_address, program.state_shape),
+            "z": view(loop.z_address, plugin.state_shape),
+            "delta": view(loop.delta_address, plugin.state_shape),
             "step_size": view(loop.step_size_address, (), np.float32),
             "energy": view(loop.energy_terms_address, (program.energy_terms,), np.float32),
             **{name: view(address, shape) for (name, shape), address in contexts},
@@ -237,23 +245,23 @@ class CudaRefiner:
         """What a deadline must still hold for one more step: the step itself and the decoding."""
         return self.tick_time.bound_ns(live) + self.decode_time.bound_ns
 
-    def _admit(self, jobs: Sequence[Job]) -> None:
+    def _begin(self, jobs: Sequence[Job]) -> list[Begun | SageError]:
+        return begin_each(self._plugin, [start_of(job, self._streams) for job in jobs])
+
+    def _admit(self, jobs: Sequence[Job]) -> list[Finished]:
         """Encode jobs as one batch, and hand them in under the budgets that they have now."""
         start_ns = self._now_ns()
-        seeds = [job.seed for job in jobs]
-        encoded, begun = self._memory.begin(
-            first_states(self._program, [job.x0 for job in jobs], seeds),
-            [job.stream_id for job in jobs],
-            seeds,
-        )
-        rows = [self._free.pop() for _ in jobs]
-        for number, row in enumerate(rows):
-            self._upload(row, encoded, number)
-            self._begun[row] = begun[number]
+        found = list(zip(jobs, self._begin(jobs), strict=True))
+        rows: dict[int, Job] = {}
+        for job, begun in found:
+            if isinstance(begun, Begun):
+                row = self._free.pop()
+                rows[row] = job
+                self._upload(row, begun)
         self._loop.wait_copies()
         took_ns = self._now_ns() - start_ns
         self.encode_time.add(len(jobs), took_ns)
-        for job, row in zip(jobs, rows, strict=True):
+        for row, job in rows.items():
             policy = job.policy.replace(rewinds=0)
             if (budget_us := job.follower.budget_us) is not None:
                 policy = policy.replace(budget_us=budget_us)
@@ -261,6 +269,7 @@ class CudaRefiner:
             charge_us = took_ns / 1e3 / len(jobs)
             self._loop.hand_in(row, job.run_id, policy, charge_us=charge_us, branch=job.branch)
             self._jobs[row] = job
+        return [Finished(job, None, None, begun) for job, begun in found if isinstance(begun, SageError)]
 
     def _obey(self) -> None:
         """Hand orders and moved budgets to the loop."""
@@ -298,13 +307,15 @@ class CudaRefiner:
                 if run_id in jobs:
                     jobs[run_id].follower.observe(E, spent_us)
 
-    def _upload(self, row: int, encoded: Encoded, number: int) -> None:
-        """Put one first state with its context and energy terms into a row of the store."""
-        arrays = [encoded.z, *(encoded.context[name] for name in self._program.context_shapes)]
+    def _upload(self, row: int, begun: Begun) -> None:
+        """Put one first state, a batch of one, with its context and energy terms into a row of the store."""
+        z, context, terms = begun.encoded
+        arrays = [z, *(context[name] for name in self._plugin.context_shapes)]
         for index, array in enumerate(arrays):
-            self._send(self._loop.row(index, row), array[number], self._program.dtype)
-        terms = self._loop.first_terms_address + row * 4 * self._program.energy_terms
-        self._send(terms, encoded.energy_terms[number], np.dtype(np.float32))
+            self._send(self._loop.row(index, row), array[0], self._program.dtype)
+        first_terms = self._loop.first_terms_address + row * 4 * self._program.energy_terms
+        self._send(first_terms, terms[0], np.dtype(np.float32))
+        self._firsts[row] = begun.firsts[0]
 
     def _send(self, address: int, values: NDArray[Any], dtype: np.dtype[Any]) -> None:
         # Pageable memory has been read when the call returns, so the array may go.
@@ -315,23 +326,24 @@ class CudaRefiner:
         """Decode the best states of rows that are done, as one batch, and free the rows."""
         summaries = {row: native.RunSummary(*self._loop.summary_fields(row)) for row in rows}
         wanted = [row for row in rows if summaries[row].halt_reason != "cancelled"]
-        answers = dict(zip(wanted, self._decode(wanted), strict=True))
+        answers: dict[int, Answer | SageError] = dict(zip(wanted, self._decode(wanted), strict=True))
         for row, summary in summaries.items():
             if summary.run_id in self._overrun:  # what was spent in all must be known
                 self._overrun.remove(summary.run_id)
                 self._jobs[row].follower.observe(summary.E, summary.spent_us)
         if any(s.halt_reason == "timeout" and s.step_idx == 0 for s in summaries.values()):
             self.tick_time.relax(self.live)
-        finished = [Finished(self._jobs.pop(row), answers.get(row), summaries[row]) for row in rows]
+        finished = [ended(self._jobs.pop(row), answers.get(row), summaries[row]) for row in rows]
         for row in rows:
             self._budgets_us.pop(row, None)
+            self._firsts.pop(row, None)
         self._free += rows
         return finished
 
     def _empty_states(self, count: int) -> NDArray[Any]:
-        return np.empty((count, *self._program.state_shape), self._program.dtype)
+        return np.empty((count, *self._plugin.state_shape), self._program.dtype)
 
-    def _decode(self, rows: Sequence[int]) -> list[Any]:
+    def _decode(self, rows: Sequence[int]) -> list[Answer | SageError]:
         if not rows:
             return []
         start_ns = self._now_ns()
@@ -340,8 +352,9 @@ class CudaRefiner:
             self._loop.copy(state.ctypes.data, self._loop.row(0, row), state.nbytes)
         self._loop.wait_copies()
         for state, row in zip(best, rows, strict=True):
-            self._memory.keep(self._begun[row], state.astype(np.float32))
-        answers = self._program.decode(best, [self._jobs[row].x0 for row in rows])
+            left = Carried(self._firsts[row], state.astype(np.float32))
+            self._streams.keep(self._jobs[row].stream_id, left)
+        answers = answers_each(self._plugin, best, [self._jobs[row].x0 for row in rows])
         decode_ns = self._now_ns() - start_ns
         self.decode_time.add(decode_ns)
         self.last_engine_ns += decode_ns

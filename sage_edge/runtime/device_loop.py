@@ -8,29 +8,50 @@ from typing import Any, Protocol
 import numpy as np
 
 from sage_edge import native
-from sage_edge.runtime.program import Program
+from sage_edge.errors import EngineError
+from sage_edge.irp import Engine, LatentPlugin
+from sage_edge.irp.engine import Enqueue
 
 
-class DeviceProgram(Program, Protocol):
-    """A plugin's refinement for the loop on the device. Stateless, but for the engines it holds.
+class DeviceProgram:
+    """A latent plugin whose step engine can be bound to the arrays of a loop on the device.
 
     First states, energies and answers go through host arrays; the step stays on the device.
+
+    Attributes:
+        plugin: Whose states.
+        dtype: Of states, contexts and directions, float16 or float32; the rest is float32.
+        energy_terms: Numbers whose mean is an energy.
     """
 
-    #: float16 or float32: of states, contexts and directions. Energy terms and step sizes are float32.
-    dtype: np.dtype[Any]
-    energy_terms: int
+    def __init__(self, plugin: LatentPlugin, step: Engine) -> None:
+        """Take a plugin and its step engine.
 
-    def bind_step(self, tensors: Mapping[str, Any]) -> Callable[[int], None]:
+        Raises:
+            EngineError: The engine's ends are not those of a step, or of types that a loop cannot have.
+        """
+        self.plugin = plugin
+        self._step = step
+        wanted = {"z", "step_size", "delta", "energy", *plugin.context_shapes}
+        if set(step.ends) != wanted:
+            raise EngineError(f"step engine: expected {sorted(wanted)}, got {sorted(step.ends)}")
+        self.dtype = step.ends["z"].dtype
+        self.energy_terms = int(np.prod(step.ends["energy"].shape))
+        for name, spec in step.ends.items():
+            expected = np.dtype(np.float32) if name in ("step_size", "energy") else self.dtype
+            if spec.dtype != expected or self.dtype not in (np.float16, np.float32):
+                raise EngineError(f"step engine: {name}: expected {expected}, got {spec.dtype}")
+
+    def bind_step(self, tensors: Mapping[str, Any]) -> Enqueue:
         """The step engine between arrays on the device, which stay where they are.
 
         Args:
-            tensors: By name ``z``, ``step_size``, each context (read), ``delta`` and ``energy`` (written); of
-                one width, with ``__dlpack__`` and ``__cuda_array_interface__``.
+            tensors: By name ``z``, ``step_size``, each context (read), ``delta`` and ``energy`` (written).
 
-        Returns:
-            What puts one pass onto a raw CUDA stream. It can be captured once it has run.
+        Raises:
+            EngineError: The engine cannot be bound to them.
         """
+        return self._step.bind(tensors)
 
 
 class DeviceLoop(Protocol):
@@ -148,18 +169,18 @@ class CudaLoops:
         plugin_number: int,
     ) -> DeviceLoop:
         """See DeviceLoops."""
-        itemsize = program.dtype.itemsize
+        itemsize, plugin = program.dtype.itemsize, program.plugin
         loop: DeviceLoop = native.RefineLoop(
             ring,
             widths=list(widths),
             rows=rows,
-            elements=int(np.prod(program.state_shape)),
+            elements=int(np.prod(plugin.state_shape)),
             half=program.dtype == np.float16,
             terms=program.energy_terms,
-            context_bytes=[itemsize * int(np.prod(shape)) for shape in program.context_shapes.values()],
-            step_size=program.step_size,
-            lo=program.lo,
-            hi=program.hi,
+            context_bytes=[itemsize * int(np.prod(shape)) for shape in plugin.context_shapes.values()],
+            step_size=plugin.step_size,
+            lo=plugin.lo,
+            hi=plugin.hi,
             plugin=plugin_number,
         )
         return loop

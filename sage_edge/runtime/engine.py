@@ -7,57 +7,15 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from sage_edge.errors import EngineError
-from sage_edge.runtime.recipe import read_onnx
+from sage_edge.irp.engine import Enqueue, Float32, Tensors, TensorSpec, require_ends
+from sage_edge.irp.recipe import read_onnx
 
 # ONNX Runtime would report its use to its maker; it asks for this word when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
-
-Tensors = Mapping[str, NDArray[np.float32]]
-
-
-class Engine(Protocol):
-    """A network with named inputs and outputs that share their first axis, the batch.
-
-    Threads: ``run`` may be called from several threads.
-    """
-
-    @property
-    def backend(self) -> str:
-        """What runs it, such as "onnxruntime-cpu"."""
-
-    @property
-    def inputs(self) -> Mapping[str, tuple[Any, ...]]:
-        """Shape of each input; its first entry names the batch."""
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        """Names of the outputs."""
-
-    def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        """Check the names of the network's ends.
-
-        Raises:
-            EngineError: A name is missing or unexpected.
-        """
-
-    def run(self, tensors: Tensors) -> dict[str, NDArray[np.float32]]:
-        """Run the network on float32 arrays; returns new arrays by name."""
-
-
-def require_ends(engine: Engine, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """What every engine's ``require`` does."""
-    if set(engine.inputs) != set(inputs) or not set(outputs) <= set(engine.outputs):
-        raise EngineError(
-            f"engine: expected inputs {sorted(inputs)} and outputs {sorted(outputs)}, "
-            f"got {sorted(engine.inputs)} and {sorted(engine.outputs)}"
-        )
 
 
 class OnnxEngine:
@@ -67,8 +25,9 @@ class OnnxEngine:
     """
 
     backend = "onnxruntime-cpu"
+    ends: Mapping[str, TensorSpec] = {}
 
-    def __init__(self, path: Path, *, threads: int, sha256: str | None = None) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, sha256: str | None = None) -> None:
         """Load and check a file.
 
         Args:
@@ -104,9 +63,13 @@ class OnnxEngine:
         """
         require_ends(self, inputs, outputs)
 
-    def run(self, tensors: Tensors) -> dict[str, NDArray[np.float32]]:
+    def run(self, tensors: Tensors) -> dict[str, Float32]:
         """Run the graph on float32 arrays that share their first axis; returns new arrays by name."""
         return dict(zip(self.outputs, self._session.run(self.outputs, dict(tensors)), strict=True))
+
+    def bind(self, tensors: Mapping[str, Any]) -> Enqueue:
+        """There is no loop on a CPU that would bind it; raises EngineError."""
+        raise EngineError(f"{self.backend}: works on host arrays alone; there is nothing to bind")
 
 
 @cache

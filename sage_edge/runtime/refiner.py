@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sage_edge import native
+from sage_edge.errors import SageError
+from sage_edge.irp import Answer
 from sage_edge.runtime.estimate import BatchEstimate, Estimate
+
+T = TypeVar("T")
 
 
 class Follower(Protocol):
@@ -63,14 +67,34 @@ class Job:
 
 
 class Finished(NamedTuple):
-    """A refinement that ended: its job, its decoded answer and what the run measured.
+    """A refinement that ended.
 
-    The answer is None for a refinement that was cancelled.
+    Attributes:
+        job: What was to be refined.
+        answer: Decoded from its best state; None where it was cancelled or has failed.
+        summary: What the run measured; None where it had no first state.
+        error: Why there is no answer; None where there is one, or the run was cancelled.
     """
 
     job: Job
-    answer: Any
-    summary: native.RunSummary
+    answer: Answer | None
+    summary: native.RunSummary | None
+    error: SageError | None = None
+
+
+def ended(job: Job, found: Answer | SageError | None, summary: native.RunSummary) -> Finished:
+    """A run that has ended, with its answer, without one, or with what its decoding failed with."""
+    if isinstance(found, SageError):
+        return Finished(job, None, summary, found)
+    return Finished(job, found, summary)
+
+
+def sound(found: Sequence[T | SageError]) -> list[T]:
+    """What was found; raises the first error that is among it."""
+    for item in found:
+        if isinstance(item, SageError):
+            raise item
+    return [item for item in found if not isinstance(item, SageError)]
 
 
 class Refiner(Protocol):
@@ -124,7 +148,11 @@ class Refiner(Protocol):
         """Memory that the best and the earlier states of all slots take."""
 
     def warm_up(self) -> None:
-        """Run every engine, so that no request pays for the first time, and learn how long they take."""
+        """Run everything once with the plugin's example, and learn how long it takes.
+
+        Raises:
+            SageError: What the plugin fails with.
+        """
 
     def make_way(self, newcomers: int) -> list[Finished]:
         """End the runs whose deadline cannot wait until newcomers are encoded and all have taken a step.
@@ -136,7 +164,7 @@ class Refiner(Protocol):
         """Encode up to ``free`` jobs and take them in.
 
         Returns:
-            Jobs that ended at their first state, as far as that is known already.
+            Jobs that ended at their first state, as far as that is known already, or have none.
         """
 
     def tick(self) -> list[Finished]:

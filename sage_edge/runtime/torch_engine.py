@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge.errors import EngineError
-from sage_edge.runtime.engine import Tensors, require_ends
+from sage_edge.irp.engine import Enqueue, Tensors, TensorSpec, require_ends
 
 #: Passes before a capture: torch and its libraries choose algorithms and allocate during the first ones.
 WARM_UP_PASSES = 3
@@ -23,7 +24,7 @@ WARM_UP_PASSES = 3
 class TorchEngine:
     """An ``nn.Module``, or a program of ``torch.export``, with the interface of ``OnnxEngine``.
 
-    ``run`` takes host arrays and waits. A loop on the device binds tensors of its own with ``open``.
+    ``run`` takes host arrays and waits. A loop on the device binds tensors of its own.
 
     Threads: ``run`` may be called from several threads; calls take turns.
     """
@@ -88,6 +89,29 @@ class TorchEngine:
             ]
             results = self.call(given)
             return {name: np.array(np.from_dlpack(value.cpu())) for name, value in results.items()}
+
+    @cached_property
+    def ends(self) -> Mapping[str, TensorSpec]:
+        """What ``bind`` wants, by name; found out by one pass over zeros."""
+        torch = self._torch
+        with self._turn, torch.inference_mode():
+            given = [torch.zeros((1, *shape[1:]), device=self._device) for shape in self.inputs.values()]
+            made = dict(zip(self.inputs, given, strict=True)) | self.call(given)
+        return {
+            name: TensorSpec(tuple(value.shape[1:]), np.dtype(str(value.dtype).removeprefix("torch.")))
+            for name, value in made.items()
+        }
+
+    def bind(self, tensors: Mapping[str, Any]) -> Enqueue:
+        """An execution between the tensors, warmed up; see Engine.
+
+        Raises:
+            EngineError: Other names.
+        """
+        execution = self.open(tensors)
+        stream = self._torch.cuda.Stream().cuda_stream if self._device.type == "cuda" else 0
+        execution.warm_up(stream)
+        return execution.enqueue
 
     def open(self, tensors: Mapping[str, Any]) -> TorchExecution:
         """An execution between tensors of the caller's, who keeps them alive and on this engine's device.

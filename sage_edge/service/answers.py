@@ -9,19 +9,54 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
 
-from sage_edge.errors import CancelledRequestError, ParameterError, UnknownRequestError
+from sage_edge.errors import (
+    CancelledRequestError,
+    ClosingError,
+    DeadlineError,
+    DeviceError,
+    EngineError,
+    NotAcceptableError,
+    ParameterError,
+    SupersededError,
+    UnknownRequestError,
+)
 from sage_edge.orchestrator import Entry, Result, Ticket
 from sage_edge.service import openapi
 from sage_edge.service.context import Context, context_of
 from sage_edge.service.errors import RETRY_AFTER_S
+from sage_edge.service.models import Queued
 from sage_edge.service.preferences import Preferences
 from sage_edge.service.replies import WHOLE_TYPES, choose_type, reply
 
 router = APIRouter(tags=["refine"])
+_GIVEN_UP: openapi.Responses = {
+    204: {"description": "Given up"},
+    **openapi.failures(UnknownRequestError, ParameterError),
+}
 _RequestId = Annotated[str, Path(alias="name", description="The request's id.")]
 
 
-@router.get("/v1/refine/{name}", summary="The answer of a request", response_class=Response, **openapi.ANSWER)
+@router.get(
+    "/v1/refine/{name}",
+    summary="The answer of a request",
+    response_class=Response,
+    responses={
+        200: openapi.answer("The best answer so far, or the final one", openapi.TAG),
+        202: openapi.reply(Queued, "It waits for a slot", openapi.RETRY_AFTER),
+        304: {"description": "The answer is still the one that If-None-Match names", "headers": openapi.TAG},
+        **openapi.failures(
+            UnknownRequestError,
+            NotAcceptableError,
+            SupersededError,
+            ParameterError,
+            EngineError,
+            DeviceError,
+            DeadlineError,
+            ClosingError,
+        ),
+    },
+    openapi_extra={"parameters": [openapi.header("If-None-Match", "the ETag of the answer already there")]},
+)
 async def answer(request: Request, request_id: _RequestId) -> Response:
     """The best answer so far of a request that was posted with ``Prefer: respond-async``.
 
@@ -30,7 +65,7 @@ async def answer(request: Request, request_id: _RequestId) -> Response:
     """
     context = context_of(request)
     media_type = choose_type(",".join(request.headers.getlist("accept")), WHOLE_TYPES)
-    ticket = context.hrm.answers.find(request_id)
+    ticket = context.hrm.requests.find(request_id)
     try:
         result = await _best_so_far(context, ticket)
     except CancelledRequestError as exc:
@@ -45,10 +80,10 @@ async def answer(request: Request, request_id: _RequestId) -> Response:
     return response
 
 
-@router.delete("/v1/refine/{name}", summary="Give a request up", status_code=204, **openapi.GIVE_UP)
+@router.delete("/v1/refine/{name}", summary="Give a request up", status_code=204, responses=_GIVEN_UP)
 async def give_up(request: Request, request_id: _RequestId) -> Response:
     """End a request before its next step, and forget its answer."""
-    context_of(request).hrm.answers.drop(request_id)
+    context_of(request).hrm.requests.drop(request_id)
     return Response(status_code=204)
 
 
@@ -63,9 +98,9 @@ def keep_for_later(context: Context, entry: Entry, start_ns: int) -> Ticket:
     request_id = entry.request_id or ""
     if "/" in request_id or request_id in (".", ".."):
         raise ParameterError(f"X-Request-Id: expected a name that can end a path, got {request_id!r}")
-    context.hrm.answers.check(request_id)
+    context.hrm.requests.check(request_id)
     ticket = context.submit(entry, start_ns)
-    context.hrm.answers.keep(ticket)
+    context.hrm.requests.keep(ticket)
     return ticket
 
 

@@ -1,15 +1,15 @@
-"""From the bytes of a request to the frames and documents that it carries, still encoded."""
+"""From the bytes of a request to the inputs and options that it carries, still encoded."""
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
@@ -20,41 +20,49 @@ from sage_edge.errors import (
     FrameTooLargeError,
     InputError,
     MediaTypeError,
+    ParameterError,
     SageError,
-    ShapeError,
 )
+from sage_edge.inputs import JSON_TYPE, OCTETS_TYPE, InputKind, Limits, Part, parse_json, written_shape
 
 SHAPE_HEADER = "Sage-Tensor-Shape"
 DTYPE_HEADER = "Sage-Tensor-Dtype"
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
-TENSOR_TYPE = "application/octet-stream"
 FORM_TYPE = "multipart/form-data"
-JSON_TYPE = "application/json"
-TENSOR_DTYPES = ("uint8", "float16", "float32")
 #: Most members of a scene.
 MOST_MEMBERS = 16
 #: What stands beside ``budget`` in a JSON body, not in it.
 PLACE_FIELDS = ("priority", "stream_id", "keep")
-#: What a client that names no type sends; such a body is looked at.
+#: What a client that names no type sends; the plugin's kind looks at such a body.
 _UNNAMED_TYPES = ("", "application/x-www-form-urlencoded")
+#: Most options beside the input in a form.
+_MOST_FIELDS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body as it came: the encoded frame, and the options that travelled with it.
+    """One input as it came, and the options that travelled with it.
 
     Attributes:
-        content: The frame's bytes.
-        shape, dtype: Of a raw tensor, as they came; None for an image.
+        kind: What its plugin takes.
+        part: Its bytes; None where it stands in a JSON document.
+        value: What that document has under the kind's key.
         fields: Budget and place of a form or a JSON body, by name.
-        document: The problem of a JSON body; None where there is a frame.
     """
 
-    content: bytes
-    shape: str | None = None
-    dtype: Any = None
+    kind: InputKind
+    part: Part | None
+    value: Any = None
     fields: Mapping[str, Any] = field(default_factory=dict)
-    document: Mapping[str, Any] | None = None
+
+    def decode(self, limits: Limits) -> Any:
+        """What the plugin's ``prepare`` is given. Takes its time: not for the event loop.
+
+        Raises:
+            InputError: It is no input of the plugin's kind.
+        """
+        if self.part is None:
+            return self.kind.from_json(self.value, limits)
+        return self.kind.from_part(self.part, limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,10 @@ class SceneBody:
     fields: Mapping[str, Any]
 
 
+#: Tells which kind the plugin of a name takes, or raises UnknownPluginError.
+KindOf = Callable[[str], InputKind]
+
+
 @contextmanager
 def naming_member(number: int) -> Iterator[None]:
     """Let an error say which member of a scene it is about."""
@@ -80,44 +92,40 @@ def naming_member(number: int) -> Iterator[None]:
         raise
 
 
-async def read_body(request: Request, max_bytes: int) -> Body:
+async def read_body(request: Request, kind: InputKind, max_bytes: int) -> Body:
     """Read a request's body, whatever its type.
 
     Raises:
         FrameTooLargeError: It is longer than ``max_bytes``.
-        MediaTypeError: Its type is none that holds a frame.
-        FrameError: It is empty, or a form or JSON document without a frame.
+        MediaTypeError: Its type is none that holds an input of the kind.
+        FrameError: It is empty, or a form or JSON document without such an input.
         CancelledRequestError: The caller went away while sending it.
     """
-    media_type = _media_type(request, (*IMAGE_TYPES, TENSOR_TYPE, FORM_TYPE, JSON_TYPE), _UNNAMED_TYPES)
-    limited = _limited(request, max_bytes)
+    media_type = _media_type(request, (*kind.media_types, FORM_TYPE, JSON_TYPE), _UNNAMED_TYPES)
     if media_type == FORM_TYPE:
-        async with _form(limited, max_files=1, max_fields=16) as form:
-            return await _from_form(form)
-    content = await _bytes(limited)
-    if not content:
-        raise FrameError("body: expected a frame, got an empty body")
-    if media_type == JSON_TYPE:
-        return _from_document(_parse(content))
-    if media_type == TENSOR_TYPE:
-        return Body(content, request.headers.get(SHAPE_HEADER), request.headers.get(DTYPE_HEADER))
-    return Body(content)
+        return _from_form(kind, await _form(request, max_bytes, max_files=1, max_fields=_MOST_FIELDS))
+    content = await _bytes(request, max_bytes)
+    if media_type == JSON_TYPE and content:
+        return _from_document(kind, parse_json(content, "body"))
+    shape, dtype = request.headers.get(SHAPE_HEADER), request.headers.get(DTYPE_HEADER)
+    is_tensor = media_type not in kind.media_types or media_type == OCTETS_TYPE
+    return _from_part(kind, Part(content, media_type, *((shape, dtype) if is_tensor else ())), "body")
 
 
-async def read_scene(request: Request, max_bytes: int) -> SceneBody:
+async def read_scene(request: Request, kind_of: KindOf, max_bytes: int) -> SceneBody:
     """Read the members of a scene, from a form or a JSON document.
 
     Raises:
         FrameTooLargeError: All of it is longer than ``max_bytes``.
         MediaTypeError: It is neither.
-        FrameError: It does not hold 1 to MOST_MEMBERS members with a frame or a problem each.
+        FrameError: It does not hold 1 to MOST_MEMBERS members with an input each.
+        UnknownPluginError: A member names a plugin that is not there.
         CancelledRequestError: The caller went away while sending it.
     """
-    limited = _limited(request, max_bytes)
     if _media_type(request, (FORM_TYPE, JSON_TYPE)) == FORM_TYPE:
-        async with _form(limited, max_files=MOST_MEMBERS, max_fields=1) as form:
-            return await _scene_from_form(form)
-    return _scene_from_document(_parse(await _bytes(limited)))
+        form = await _form(request, max_bytes, max_files=MOST_MEMBERS, max_fields=MOST_MEMBERS + 1)
+        return _scene_from_form(kind_of, form)
+    return _scene_from_document(kind_of, parse_json(await _bytes(request, max_bytes), "body"))
 
 
 async def read_document(request: Request, max_bytes: int) -> Any:
@@ -130,13 +138,14 @@ async def read_document(request: Request, max_bytes: int) -> Any:
         CancelledRequestError: The caller went away while sending it.
     """
     _media_type(request, (JSON_TYPE,))
-    return _parse(await _bytes(_limited(request, max_bytes)), InputError)
+    return parse_json(await _bytes(request, max_bytes), "body", InputError)
 
 
 def _media_type(request: Request, expected: Sequence[str], tolerated: Sequence[str] = ()) -> str:
     media_type = _bare(request.headers.get("content-type", ""))
     if media_type not in (*expected, *tolerated):
-        raise MediaTypeError(f"Content-Type: expected one of {', '.join(expected)}, got {media_type!r}")
+        names = ", ".join(dict.fromkeys(expected))
+        raise MediaTypeError(f"Content-Type: expected one of {names}, got {media_type!r}")
     return media_type
 
 
@@ -146,7 +155,14 @@ def _bare(content_type: str) -> str:
 
 
 def _limited(request: Request, max_bytes: int) -> Request:
-    """The same request, which stops reading at the limit instead of behind it."""
+    """The same request, which stops reading at the limit instead of behind it.
+
+    The fields of a form are decoded as Latin-1 here, whatever its type says: that keeps every byte of them.
+
+    Raises:
+        FrameTooLargeError: The body says that it is longer.
+        MediaTypeError: The body is compressed.
+    """
     seen = 0
 
     async def receive() -> Message:
@@ -157,88 +173,131 @@ def _limited(request: Request, max_bytes: int) -> Request:
             raise FrameTooLargeError(f"body: expected at most {max_bytes} bytes, got more")
         return message
 
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.strip().lower() != "identity":
+        raise MediaTypeError(
+            f"Content-Encoding: expected none, since bodies are taken as they are, got {coding!r}"
+        )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise FrameTooLargeError(f"body: expected at most {max_bytes} bytes, got {declared}")
-    return Request(request.scope, receive)
+    headers = [
+        (name, value + b"; charset=latin-1" if name == b"content-type" else value)
+        for name, value in request.scope["headers"]
+    ]
+    return Request({**request.scope, "headers": headers}, receive)
 
 
-async def _bytes(request: Request) -> bytes:
+async def _bytes(request: Request, max_bytes: int) -> bytes:
     try:
-        return await request.body()
+        return await _limited(request, max_bytes).body()
     except ClientDisconnect as exc:
         raise _gone() from exc
 
 
-@asynccontextmanager
-async def _form(request: Request, max_files: int, max_fields: int) -> AsyncIterator[FormData]:
+async def _form(
+    request: Request, max_bytes: int, *, max_files: int, max_fields: int
+) -> list[tuple[str, Part]]:
+    """The parts of a form in order, each by its name: those that came as files, and those that did not."""
     try:
-        form = await request.form(max_files=max_files, max_fields=max_fields)
+        form = await _limited(request, max_bytes).form(
+            max_files=max_files, max_fields=max_fields, max_part_size=max_bytes
+        )
     except ClientDisconnect as exc:
         raise _gone() from exc
     except HTTPException as exc:
         raise FrameError(f"body: not a usable form: {exc.detail}") from exc
     try:
-        yield form
+        return [(_text(name), await _part(entry)) for name, entry in form.multi_items()]
     finally:
         await form.close()
+
+
+async def _part(entry: UploadFile | str) -> Part:
+    if isinstance(entry, UploadFile):
+        return Part(await entry.read(), _bare(entry.content_type or ""))
+    return Part(entry.encode("latin-1"))
+
+
+def _text(latin: str) -> str:
+    """What was decoded as Latin-1, decoded as UTF-8."""
+    return latin.encode("latin-1").decode("utf-8", "replace")
 
 
 def _gone() -> CancelledRequestError:
     return CancelledRequestError("the caller went away while sending the body")
 
 
-async def _from_form(form: FormData) -> Body:
-    upload = form.get("frame")
-    if not isinstance(upload, UploadFile):
-        raise FrameError(f"body: expected a file in the form field 'frame', got fields {sorted(form)}")
-    fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    shape, dtype = fields.pop("shape", None), fields.pop("dtype", None)
-    return Body(await _uploaded(upload, "frame"), shape, dtype, fields)
-
-
-async def _uploaded(upload: UploadFile, name: str) -> bytes:
-    content = await upload.read()
-    if not content:
-        raise FrameError(f"body: expected a frame in the form field {name!r}, got an empty file")
-    return content
-
-
-async def _scene_from_form(form: FormData) -> SceneBody:
-    """Each file is a member, its field's name the plugin; the field ``scene`` holds all that is no frame."""
-    parts = [(name, part) for name, part in form.multi_items() if name != "scene"]
-    text = form.get("scene", "{}")
-    scene = _parse(text) if isinstance(text, str) else None
-    if not isinstance(scene, dict):
-        raise FrameError(f"scene: expected a form field with a JSON object, got {text!r}")
-    options = scene.pop("members", [{} for _ in parts])
-    if not isinstance(options, list) or len(options) != len(parts):
+def _from_form(kind: InputKind, parts: Sequence[tuple[str, Part]]) -> Body:
+    names, held = Counter(name for name, _ in parts), dict(parts)
+    if kind.key not in held:
         raise FrameError(
-            f"scene.members: expected options for each of the {len(parts)} files, got {options!r}"
+            f"body: expected a {kind.name} in the form field {kind.key!r}, got fields {sorted(names)}"
+        )
+    if (count := max(names.values())) > 1:
+        raise ParameterError(
+            f"{max(names, key=names.__getitem__)}: expected one such form field, got {count}"
+        )
+    part = held.pop(kind.key)
+    fields = {name: other.content.decode("utf-8", "replace") for name, other in held.items()}
+    part = replace(part, shape=fields.pop("shape", None), dtype=fields.pop("dtype", None))
+    return _from_part(kind, part, f"form field {kind.key!r}", fields)
+
+
+def _from_part(kind: InputKind, part: Part, place: str, fields: Mapping[str, Any] | None = None) -> Body:
+    """An input as bytes, or a whole JSON body of it; what the kind knows no type of counts as unnamed."""
+    if not part.content:
+        raise FrameError(f"{place}: expected a {kind.name}, got no bytes")
+    is_known = part.media_type in kind.media_types
+    may_be_json = not is_known or part.media_type in (JSON_TYPE, OCTETS_TYPE)
+    if part.media_type == JSON_TYPE and not is_known:
+        body = _from_document(kind, parse_json(part.content, "body"))
+    elif may_be_json and (document := _document_in(part.content, kind)):
+        body = _from_document(kind, document)
+    else:
+        body = Body(kind, part if is_known else replace(part, media_type=""))
+    return replace(body, fields={**body.fields, **(fields or {})})
+
+
+def _document_in(content: bytes, kind: InputKind) -> Mapping[str, Any] | None:
+    """The JSON body that bytes of no named type hold, if they do."""
+    if not content[:64].lstrip().startswith(b"{"):
+        return None
+    try:
+        document = parse_json(content, "body")
+    except FrameError:
+        return None
+    return document if isinstance(document, dict) and kind.key in document else None
+
+
+def _scene_from_form(kind_of: KindOf, parts: Sequence[tuple[str, Part]]) -> SceneBody:
+    """Each part is a member, its field's name the plugin; the field ``scene`` holds all that is no input."""
+    given = [part for name, part in parts if name == "scene"] or [Part(b"{}")]
+    inputs = [(name, part) for name, part in parts if name != "scene"]
+    scene = parse_json(given[0].content, "scene") if len(given) == 1 else None
+    if not isinstance(scene, dict):
+        raise FrameError("scene: expected one form field with a JSON object, got another value, or several")
+    options = scene.pop("members", [{} for _ in inputs])
+    if not isinstance(options, list) or len(options) != len(inputs):
+        raise FrameError(
+            f"scene.members: expected options for each of the {len(inputs)} inputs, got {options!r}"
         )
     members = []
-    for number, ((plugin, part), option) in enumerate(zip(parts, options, strict=True)):
+    for number, ((plugin, part), option) in enumerate(zip(inputs, options, strict=True)):
         with naming_member(number):
-            members.append((plugin, await _from_part(plugin, part, option)))
+            members.append((plugin, _member(kind_of(plugin), part, option, plugin)))
     return _scene(members, scene)
 
 
-async def _from_part(plugin: str, part: UploadFile | str, options: Any) -> Body:
-    """A member of a form: a frame of any type, or a JSON document of its own."""
-    if not isinstance(part, UploadFile):
-        raise FrameError(f"body: expected a file in the form field {plugin!r}, got a text")
+def _member(kind: InputKind, part: Part, options: Any, name: str) -> Body:
     if not isinstance(options, dict):
         raise FrameError(f"scene.members: expected an object of options, got {options!r}")
-    content = await _uploaded(part, plugin)
-    shape, dtype = options.pop("shape", None), options.pop("dtype", None)
-    fields = _fields(options)
-    if _bare(part.content_type or "") == JSON_TYPE:
-        body = _from_document(_parse(content))
-        return Body(body.content, body.shape, body.dtype, {**body.fields, **fields}, body.document)
-    return Body(content, _shape(shape), dtype, fields)
+    shape, dtype = written_shape(options.pop("shape", None)), options.pop("dtype", None)
+    tensor = replace(part, shape=shape, dtype=dtype)
+    return _from_part(kind, tensor, f"form field {name!r}", _fields(options))
 
 
-def _scene_from_document(document: Any) -> SceneBody:
+def _scene_from_document(kind_of: KindOf, document: Any) -> SceneBody:
     entries = document.pop("members", None) if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise FrameError('body: expected {"members": [{"plugin": "…", "frame": {…}}, …]}')
@@ -248,7 +307,7 @@ def _scene_from_document(document: Any) -> SceneBody:
             plugin = entry.pop("plugin", None) if isinstance(entry, dict) else None
             if not isinstance(plugin, str):
                 raise FrameError(f"expected an object that names its plugin, got {entry!r}")
-            members.append((plugin, _from_document(entry)))
+            members.append((plugin, _from_document(kind_of(plugin), entry)))
     return _scene(members, document)
 
 
@@ -259,26 +318,19 @@ def _scene(members: Sequence[tuple[str, Body]], fields: Mapping[str, Any]) -> Sc
     return SceneBody(members, fields)
 
 
-def _parse(content: bytes | str, error: type[InputError] = FrameError) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as exc:
-        raise error(f"body: not valid JSON: {exc}") from exc
+def _from_document(kind: InputKind, document: Any) -> Body:
+    """The input of a JSON object, and the options beside it."""
+    if not isinstance(document, dict) or kind.key not in document:
+        came = f"the keys {sorted(document)}" if isinstance(document, dict) else f"{document!r}"
+        raise FrameError(f"body: expected {_outline({kind.key: kind.example})}, got {came}")
+    return Body(kind, None, document[kind.key], _fields(document, kind.key))
 
 
-def _from_document(document: Any) -> Body:
-    """The frame or the problem of a JSON object, and the options beside it."""
-    if isinstance(document, dict) and isinstance(document.get("problem"), dict):
-        return Body(b"", fields=_fields(document, "problem"), document=document["problem"])
-    if not isinstance(document, dict) or not isinstance(document.get("frame"), dict):
-        raise FrameError(
-            'body: expected {"frame": {"base64": "…"}}, {"frame": {"base64", "shape", "dtype"}} '
-            'or {"problem": {…}}'
-        )
-    frame, fields = document["frame"], _fields(document, "frame")
-    if not set(frame) <= {"base64", "shape", "dtype"}:
-        raise FrameError(f"frame: expected the keys base64, shape and dtype, got {sorted(frame)}")
-    return Body(_from_base64(frame.get("base64")), _shape(frame.get("shape")), frame.get("dtype"), fields)
+def _outline(example: Any) -> str:
+    """An example in JSON, without what is deep inside."""
+    if not isinstance(example, dict):
+        return json.dumps(example, ensure_ascii=False) if isinstance(example, str) else "…"
+    return "{" + ", ".join(f'"{name}": {_outline(value)}' for name, value in example.items()) + "}"
 
 
 def _fields(document: Mapping[str, Any], content: str = "") -> dict[str, Any]:
@@ -286,28 +338,9 @@ def _fields(document: Mapping[str, Any], content: str = "") -> dict[str, Any]:
     budget = document.get("budget", {})
     beside = {name: value for name, value in document.items() if name not in (content, "budget")}
     if not isinstance(budget, dict) or not set(beside) <= set(PLACE_FIELDS):
-        expected = " and ".join(name for name in (content, "budget") if name)
-        raise FrameError(
-            f"body: expected the keys {expected} (objects), {', '.join(PLACE_FIELDS)}, got {sorted(document)}"
-        )
+        known = " and ".join(name for name in (content, "budget") if name)
+        place = ", ".join(PLACE_FIELDS)
+        raise FrameError(f"body: expected the keys {known} (an object), {place}, got {sorted(document)}")
     if misplaced := set(budget) & set(PLACE_FIELDS):
         raise FrameError(f"budget: expected {', '.join(sorted(misplaced))} beside it, got it inside")
     return {**budget, **beside}
-
-
-def _shape(shape: Any) -> str | None:
-    """A shape in JSON as its header has it."""
-    if shape is None:
-        return None
-    if not isinstance(shape, list):
-        raise ShapeError(f"frame.shape: expected a list of integers, got {shape!r}")
-    return ",".join(map(str, shape))
-
-
-def _from_base64(text: object) -> bytes:
-    if not isinstance(text, str) or not text:
-        raise FrameError(f"frame.base64: expected a string that is not empty, got {text!r}")
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as exc:
-        raise FrameError(f"frame.base64: expected base64 without line breaks: {exc}") from exc

@@ -7,15 +7,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from fastapi import Request
 
 from sage_edge.clock import Clock
 from sage_edge.config import Settings
 from sage_edge.errors import BodyTimeoutError, CapacityError
+from sage_edge.inputs import InputKind, Limits
 from sage_edge.orchestrator import HRM, Entry, Ticket
 from sage_edge.runtime import Estimate
+from sage_edge.service.bodies import Body
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,6 +78,24 @@ class Context:
             return await asyncio.wait_for(body, within_s)
         except asyncio.TimeoutError as exc:
             raise BodyTimeoutError(f"body: expected all of it within {within_s:g} s") from exc
+
+    def kind_of(self, plugin: str) -> InputKind:
+        """The kind of input that a plugin takes.
+
+        Raises:
+            UnknownPluginError: No such plugin.
+        """
+        return self.hrm.require(plugin).takes
+
+    def prepare(self, plugin: str, body: Body) -> Any:
+        """Decode a body and make it what the plugin's slots load. Takes its time: not for the event loop.
+
+        Raises:
+            InputError: The plugin cannot use it.
+        """
+        settings = self.settings
+        limits = Limits(max_pixels=settings.max_frame_pixels, max_bytes=settings.max_body_bytes)
+        return self.hrm.prepare(plugin, body.decode(limits))
 
     def submit(self, entry: Entry, start_ns: int) -> Ticket:
         """Queue one input.

@@ -19,6 +19,7 @@ STATUS: dict[type[errors.SageError], int] = {
     errors.ConfigError: 500,
     errors.EngineError: 500,
     errors.DeviceError: 500,
+    errors.PluginError: 500,
     errors.InputError: 422,
     errors.ShapeError: 422,
     errors.ParameterError: 422,

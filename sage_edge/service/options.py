@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from fastapi import Depends, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import Headers
 
 from sage_edge.errors import ParameterError
 from sage_edge.orchestrator import LARGEST_BUDGET, MOST_BRANCHES, Budget, Entry
 from sage_edge.service.errors import describe_finding
+from sage_edge.service.models import NUMERIC, Policy
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -23,14 +26,6 @@ NAME_PATTERN = r"^[\x21-\x7e]{1,128}$"
 _REQUEST_ID = re.compile(NAME_PATTERN)
 
 
-def _no_truth(value: Any) -> Any:
-    """Refuse JSON's true and false, which would count as 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("input should be a number")
-    return value
-
-
-NUMERIC = BeforeValidator(_no_truth)
 _MaxSteps = Annotated[
     int, Field(ge=0, description="Largest number of steps; 0 gives the initial answer."), NUMERIC
 ]
@@ -58,8 +53,8 @@ _Keep = Annotated[
 ]
 
 
-class RequestFields(BaseModel):
-    """The options as they stand in a query, a form or a JSON body."""
+class BudgetFields(BaseModel):
+    """What a refinement may spend."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -69,9 +64,20 @@ class RequestFields(BaseModel):
     eps: _Eps | None = None
     quality: _Quality | None = None
     branches: _Branches | None = None
+
+
+class PlaceFields(BaseModel):
+    """Its place in the queue, and in a stream."""
+
+    model_config = ConfigDict(extra="forbid")
+
     priority: _Priority | None = None
     stream_id: _StreamId | None = None
     keep: _Keep | None = None
+
+
+class RequestFields(PlaceFields, BudgetFields):
+    """All options of a refinement."""
 
     def entry(self, plugin: str, prepared: Any) -> Entry:
         """A prepared input under these options.
@@ -98,28 +104,6 @@ class RequestFields(BaseModel):
         )
 
 
-class RequestHeaders(BaseModel):
-    """The options as they stand in headers; a query parameter of the same meaning wins."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    sage_max_steps: _MaxSteps | None = None
-    sage_deadline_ms: _DeadlineMs | None = None
-    sage_atp: _Atp | None = None
-    sage_eps: _Eps | None = None
-    sage_quality: _Quality | None = None
-    sage_branches: _Branches | None = None
-    sage_priority: _Priority | None = None
-    sage_stream_id: _StreamId | None = None
-    sage_keep: _Keep | None = None
-
-    def fields(self) -> dict[str, Any]:
-        """Those that are there, by the names that they have elsewhere."""
-        return {
-            name.removeprefix("sage_"): value for name, value in self.model_dump(exclude_none=True).items()
-        }
-
-
 class SceneFields(BaseModel):
     """The budget that the members of a scene share, as it stands in a query or a body."""
 
@@ -127,7 +111,28 @@ class SceneFields(BaseModel):
 
     atp: _Atp | None = None
     deadline_ms: _DeadlineMs | None = None
-    policy: Annotated[str, Field(description="How the budget is shared.")] | None = None
+    policy: Policy | None = None
+
+
+async def given_once(request: Request) -> None:
+    """A query has each of its parameters once: of two deadlines none is the one that was meant.
+
+    Raises:
+        ParameterError: One stands there more often; the message names it.
+    """
+    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if count > 1:
+            raise ParameterError(f"{name}: expected once, got it {count} times")
+
+
+#: For a route that has query parameters.
+ONCE = [Depends(given_once)]
+
+
+def fields_of_headers(headers: Headers) -> dict[str, str]:
+    """The options in headers such as ``Sage-Max-Steps``, by the names that they have elsewhere."""
+    named = {name: headers.get(f"sage-{name.replace('_', '-')}") for name in RequestFields.model_fields}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def read(model: type[Model], fields: Mapping[str, Any]) -> Model:

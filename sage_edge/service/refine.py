@@ -8,20 +8,21 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from sage_edge.errors import SageError
 from sage_edge.orchestrator import LARGEST_BUDGET, Entry, Result, Ticket
+from sage_edge.results import describe
 from sage_edge.service import openapi
 from sage_edge.service.answers import accepted, keep_for_later
 from sage_edge.service.bodies import read_body
 from sage_edge.service.context import Context, context_of
-from sage_edge.service.decoding import prepare
 from sage_edge.service.errors import error_body
-from sage_edge.service.options import RequestFields, RequestHeaders, read, request_id_of
+from sage_edge.service.models import Queued
+from sage_edge.service.options import ONCE, RequestFields, fields_of_headers, read, request_id_of
 from sage_edge.service.preferences import Preferences, preferences_of
-from sage_edge.service.replies import SSE_TYPE, choose_type, describe, reply
+from sage_edge.service.replies import SSE_TYPE, choose_type, reply
 from sage_edge.service.sse import Listener, event, records_of_run
 from sage_edge.service.waiting import has_ended_within, wait_for_end
 
@@ -29,28 +30,47 @@ log = logging.getLogger(__name__)
 router = APIRouter()
 
 
-@router.post("/v1/refine/{name}", tags=["refine"], summary="Refine a frame", **openapi.REFINE)
+_ANSWER = openapi.answer("The best answer within the budget")
+_EVENTS = openapi.text(
+    SSE_TYPE, "step events, then one result or error", f"id: 0\nevent: step\ndata: {openapi.RECORD}\n\n"
+)
+
+
+@router.post(
+    "/v1/refine/{name}",
+    tags=["refine"],
+    summary="Refine an input",
+    dependencies=ONCE,
+    responses={
+        200: {**_ANSWER, "content": {**_ANSWER["content"], **_EVENTS["content"]}},
+        202: openapi.reply(
+            Queued, "To be fetched later, as was preferred", {**openapi.RETRY_AFTER, **openapi.LOCATION}
+        ),
+        **openapi.failures(*openapi.REFINE_ERRORS),
+    },
+    openapi_extra={"parameters": openapi.REFINE_HEADERS},
+)
 async def refine(
     request: Request,
     plugin: Annotated[str, Path(alias="name", description="The plugin's name.")],
     query: Annotated[RequestFields, Query()],
-    headers: Annotated[RequestHeaders, Header()],
 ) -> Response:
-    """Refine one frame until it has converged, the deadline has come or the budget is spent.
+    """Refine one input until it has converged, the deadline has come or the budget is spent.
 
     Always the best answer so far: a limit that ends the refinement is no error, it is named in
-    ``halt_reason`` and the answer says ``is_partial``.
+    ``halt_reason`` and the answer says ``is_partial``. Each query parameter may also come as a header,
+    ``max_steps`` as ``Sage-Max-Steps``, or in the body; the query wins over a header, that over the body.
     """
     context = context_of(request)
     start_ns = context.clock.monotonic_ns()
     media_type = choose_type(",".join(request.headers.getlist("accept")))
     wishes = preferences_of(request.headers.getlist("prefer"))
-    context.hrm.require(plugin)
+    kind = context.kind_of(plugin)
     with context.reading():
-        body = await context.in_time(read_body(request, context.settings.max_body_bytes))
-        fields = {**body.fields, **headers.fields(), **query.model_dump(exclude_none=True)}
+        body = await context.in_time(read_body(request, kind, context.settings.max_body_bytes))
+        fields = {**body.fields, **fields_of_headers(request.headers), **query.model_dump(exclude_none=True)}
         options = read(RequestFields, fields)
-        prepared = await context.run(prepare, context, plugin, body)
+        prepared = await context.run(context.prepare, plugin, body)
     entry = replace(options.entry(plugin, prepared), request_id=request_id_of(request))
     if media_type == SSE_TYPE:
         return _stream(context, entry, wishes, start_ns)

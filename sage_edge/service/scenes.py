@@ -8,22 +8,33 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from sage_edge.errors import SageError
+from sage_edge.errors import SageError, SupersededError
+from sage_edge.inputs import JSON_TYPE
 from sage_edge.orchestrator import Budget, Entry, Scene, Ticket
+from sage_edge.results import describe, finite
 from sage_edge.service import openapi
-from sage_edge.service.bodies import JSON_TYPE, SceneBody, naming_member, read_scene
+from sage_edge.service.bodies import SceneBody, naming_member, read_scene
 from sage_edge.service.context import Context, context_of
-from sage_edge.service.decoding import prepare
 from sage_edge.service.errors import error_body
-from sage_edge.service.options import RequestFields, SceneFields, read
-from sage_edge.service.replies import choose_type, describe, finite
+from sage_edge.service.models import SceneResult
+from sage_edge.service.options import ONCE, RequestFields, SceneFields, read
+from sage_edge.service.replies import choose_type
 from sage_edge.service.waiting import wait_for_end
 
 log = logging.getLogger(__name__)
 router = APIRouter()
 
 
-@router.post("/v1/scenes", tags=["refine"], summary="Refine a scene", **openapi.SCENE)
+@router.post(
+    "/v1/scenes",
+    tags=["refine"],
+    summary="Refine a scene",
+    dependencies=ONCE,
+    responses={
+        200: openapi.reply(SceneResult, "Every result, in the order of the members"),
+        **openapi.failures(*(kind for kind in openapi.REFINE_ERRORS if kind is not SupersededError)),
+    },
+)
 async def refine_scene(request: Request, query: Annotated[SceneFields, Query()]) -> Response:
     """Refine several inputs under one shared budget until their joint energy H has settled.
 
@@ -33,7 +44,7 @@ async def refine_scene(request: Request, query: Annotated[SceneFields, Query()])
     start_ns = context.clock.monotonic_ns()
     choose_type(",".join(request.headers.getlist("accept")), [JSON_TYPE])
     with context.reading():
-        body = await context.in_time(read_scene(request, context.settings.max_body_bytes))
+        body = await context.in_time(read_scene(request, context.kind_of, context.settings.max_body_bytes))
         shared = read(SceneFields, {**body.fields, **query.model_dump(exclude_none=True)})
         entries = await context.run(_entries, context, body)
     scene, tickets = context.hrm.submit_scene(
@@ -62,7 +73,7 @@ def _entries(context: Context, body: SceneBody) -> list[Entry]:
     for number, (plugin, member) in enumerate(body.members):
         with naming_member(number):
             options = read(RequestFields, member.fields)
-            entries.append(options.entry(plugin, prepare(context, plugin, member)))
+            entries.append(options.entry(plugin, context.prepare(plugin, member)))
     return entries
 
 

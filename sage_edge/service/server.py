@@ -70,7 +70,7 @@ def serve(settings: Settings) -> None:
             ssl_keyfile=settings.tls_key_file or None,
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
-        backends = {name: lane["backend"] for name, lane in hrm.status().items()}
+        backends = {name: served["backend"] for name, served in hrm.status().items()}
         url = _url(listener, "https" if settings.tls_cert_file else "http")
         log.info("serving url=%s profile=%s backends=%s", url, settings.profile, backends)
         _DrainingServer(config, app).run(sockets=[listener])

@@ -15,11 +15,11 @@ from fastapi.responses import JSONResponse
 from sage_edge.clock import SystemClock
 from sage_edge.config import Settings
 from sage_edge.errors import BuildingError, EngineError
-from sage_edge.plugins import load_recipes
+from sage_edge.irp import Recipe
+from sage_edge.plugins import wanted_recipes
+from sage_edge.runtime import open_backend
 from sage_edge.runtime.building import BuildState, PlanBuilder, Progress
 from sage_edge.runtime.plans import REMEDY
-from sage_edge.runtime.recipe import Recipe
-from sage_edge.runtime.tensorrt import TensorRTBackend
 from sage_edge.service.errors import RETRY_AFTER_S, error_reply
 
 log = logging.getLogger(__name__)
@@ -28,19 +28,20 @@ STATE = "building_engine"
 
 
 def build_missing_engines(settings: Settings, listener: socket.socket) -> bool:
-    """Build the plans that were never built; with the backend "cpu" there are none.
+    """Build the plans that were never built; a backend that opens recipes as they are has none.
+
+    Plugins without networks do not ask for a backend.
 
     Returns:
         Whether to go on and serve: False when a signal ended the build.
 
     Raises:
         ConfigError: A setting is unusable.
-        EngineError: A plan is stale, foreign or damaged, cannot be built, or TensorRT is not here.
+        EngineError: A plan is stale, foreign or damaged, cannot be built, or the backend is not here.
     """
-    if settings.backend == "cpu":
-        return True
-    builder = TensorRTBackend.from_settings(settings).builder
-    return build_while_answering(builder, load_recipes(settings), listener, settings)
+    recipes = wanted_recipes(settings)
+    builder = open_backend(settings).builder if recipes else None
+    return builder is None or build_while_answering(builder, recipes, listener, settings)
 
 
 def build_while_answering(

@@ -9,37 +9,44 @@ from fastapi.responses import JSONResponse
 
 from sage_edge import native
 from sage_edge.config import VERSION
-from sage_edge.orchestrator import Ledger, Servable
+from sage_edge.irp import IRPPlugin
+from sage_edge.orchestrator import Ledger
 from sage_edge.service import openapi
 from sage_edge.service.context import context_of
 from sage_edge.service.errors import RETRY_AFTER_S
+from sage_edge.service.models import Liveness, PluginInfo, Readiness, Status
 
 router = APIRouter(tags=["status"])
 
 
-@router.head("/healthz", include_in_schema=False)
-@router.get("/healthz", summary="Liveness", **openapi.LIVE)
-async def healthz() -> dict[str, bool]:
+@router.get("/healthz", summary="Liveness", responses={200: openapi.reply(Liveness, "Alive")})
+async def healthz() -> JSONResponse:
     """The process answers."""
-    return {"live": True}
+    return JSONResponse({"live": True})
 
 
-@router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", summary="Readiness", **openapi.READY)
+@router.get(
+    "/readyz",
+    summary="Readiness",
+    responses={
+        200: openapi.reply(Readiness, "Ready"),
+        503: openapi.reply(Readiness, "Not ready", openapi.RETRY_AFTER),
+    },
+)
 async def readyz(request: Request) -> JSONResponse:
     """200 when requests are served, 503 when they are not; problems are what serving outlives."""
     context = context_of(request)
     state, is_ready = context.state, context.state == "ready"
-    document = {"ready": is_ready, "state": state, "problems": context.hrm.telemetry.problems()}
+    document = {"ready": is_ready, "state": state, "problems": context.hrm.problems()}
     headers = {} if is_ready else {"Retry-After": str(RETRY_AFTER_S)}
     return JSONResponse(document, 200 if is_ready else 503, headers=headers)
 
 
-@router.get("/v1/status", summary="What runs where", **openapi.STATUS)
-async def status(request: Request) -> dict[str, Any]:
+@router.get("/v1/status", summary="What runs where", responses={200: openapi.reply(Status, "The state")})
+async def status(request: Request) -> JSONResponse:
     """Version, state, GPUs, energy account, backend and load of each plugin, and the telemetry's health."""
     context = context_of(request)
-    return {
+    document = {
         "version": VERSION,
         "state": context.state,
         "profile": context.settings.profile,
@@ -51,14 +58,19 @@ async def status(request: Request) -> dict[str, Any]:
         "plugins": context.hrm.status(),
         "telemetry": context.hrm.telemetry.status(),
     }
+    return JSONResponse(document)
 
 
-@router.get("/v1/plugins", summary="The plugins that are loaded", **openapi.PLUGINS)
-async def plugins(request: Request) -> dict[str, Any]:
+@router.get(
+    "/v1/plugins",
+    summary="The plugins that are loaded",
+    responses={200: openapi.reply(dict[str, PluginInfo], "By name")},
+)
+async def plugins(request: Request) -> JSONResponse:
     """Each plugin's invariants and default halting rule."""
     context = context_of(request)
     cap = context.settings.step_cap
-    return {name: _describe(plugin, cap) for name, plugin in context.hrm.plugins.items()}
+    return JSONResponse({name: _describe(plugin, cap) for name, plugin in context.hrm.plugins.items()})
 
 
 def _describe_ledger(ledger: Ledger) -> dict[str, Any]:
@@ -74,10 +86,13 @@ def _describe_ledger(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _describe(plugin: Servable, max_steps_cap: int) -> dict[str, Any]:
+def _describe(plugin: IRPPlugin, max_steps_cap: int) -> dict[str, Any]:
     rule = plugin.halting
     return {
         "version": plugin.version,
+        "takes": plugin.takes.name,
+        "state_kind": plugin.state_kind,
+        "profiles": list(plugin.allowed_profiles()),
         "invariants": plugin.invariants._asdict(),
         "halting": {"K": rule.K, "eps": rule.eps, "max_steps": rule.max_steps, "E_scale": rule.E_scale},
         "max_steps_cap": max_steps_cap,

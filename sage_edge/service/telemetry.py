@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from sage_edge.errors import ParameterError
 from sage_edge.service import openapi
 from sage_edge.service.context import Context, context_of
+from sage_edge.service.models import AuditHead, Error
+from sage_edge.service.options import ONCE
 from sage_edge.service.replies import SSE_TYPE
 from sage_edge.service.sse import Listener, event
 from sage_edge.telemetry import CONTENT_TYPE, Record, to_line
 
+NDJSON_TYPE = "application/x-ndjson"
+SCHEMA_TYPE = "application/schema+json"
 router = APIRouter(tags=["telemetry"])
 
 
@@ -35,7 +40,16 @@ class Start(BaseModel):
     after: int | None = Field(None, ge=-1, description="Start behind this record; by default now.")
 
 
-@router.get("/v1/telemetry", summary="Records as JSON lines", response_class=Response, **openapi.RECORDS)
+@router.get(
+    "/v1/telemetry",
+    summary="Records as JSON lines",
+    dependencies=ONCE,
+    response_class=Response,
+    responses={
+        200: openapi.text(NDJSON_TYPE, "Records, one a line", openapi.RECORD + "\n"),
+        **openapi.failures(ParameterError),
+    },
+)
 async def records(request: Request, span: Annotated[Span, Query()]) -> Response:
     """Up to ``limit`` records that follow ``after``, oldest first.
 
@@ -47,11 +61,22 @@ async def records(request: Request, span: Annotated[Span, Query()]) -> Response:
     last = found[-1]["seq"] if found else span.after
     headers = {"Sage-Telemetry-Last": str(last), "Sage-Telemetry-Missed": str(missed)}
     lines = await context.run(_to_lines, found)  # megabytes of them would hold up every other caller
-    return Response(lines, media_type=openapi.NDJSON_TYPE, headers=headers)
+    return Response(lines, media_type=NDJSON_TYPE, headers=headers)
 
 
 @router.get(
-    "/v1/telemetry/stream", summary="Records as they come", response_class=Response, **openapi.RECORD_EVENTS
+    "/v1/telemetry/stream",
+    summary="Records as they come",
+    dependencies=ONCE,
+    response_class=Response,
+    responses={
+        200: openapi.text(
+            SSE_TYPE,
+            "``record`` events; ``dropped`` counts those that are missing before the next",
+            f"id: 0\nevent: record\ndata: {openapi.RECORD}\n\n",
+        ),
+        **openapi.failures(ParameterError),
+    },
 )
 async def stream(
     request: Request,
@@ -67,23 +92,40 @@ async def stream(
     "/v1/telemetry/schema",
     summary="JSON Schema of a record",
     response_class=Response,
-    **openapi.RECORD_SCHEMA,
+    responses={
+        200: {
+            "description": "JSON Schema, draft 2020-12",
+            "content": {SCHEMA_TYPE: {"schema": {"type": "object"}, "example": {"title": "A record"}}},
+        }
+    },
 )
 async def schema(request: Request) -> Response:
     """The schema that every record is valid under."""
-    return JSONResponse(context_of(request).hrm.telemetry.validator.schema, media_type=openapi.SCHEMA_TYPE)
+    return JSONResponse(context_of(request).hrm.telemetry.validator.schema, media_type=SCHEMA_TYPE)
 
 
-@router.get("/v1/audit/head", summary="The newest signed head of the audit chain", **openapi.AUDIT_HEAD)
-async def audit_head(request: Request) -> dict[str, Any]:
+@router.get(
+    "/v1/audit/head",
+    summary="The newest signed head of the audit chain",
+    responses={
+        200: openapi.reply(AuditHead, "The head"),
+        404: openapi.reply(Error, "`not_found`: nothing is signed"),
+    },
+)
+async def audit_head(request: Request) -> JSONResponse:
     """Sequence number and hash of the last record that was signed, with its signature."""
     head = context_of(request).hrm.telemetry.audit_head()
     if head is None:
         raise HTTPException(404, "expected a signed record, got none so far; telemetry_dir must be set")
-    return head
+    return JSONResponse(head)
 
 
-@router.get("/metrics", summary="Prometheus exposition", response_class=Response, **openapi.METRICS)
+@router.get(
+    "/metrics",
+    summary="Prometheus exposition",
+    response_class=Response,
+    responses={200: openapi.text("text/plain", "The metrics", 'sage_slots{plugin="vision"} 8.0\n')},
+)
 async def metrics(request: Request) -> Response:
     """Counters, gauges and histograms in Prometheus' text format."""
     return Response(context_of(request).hrm.telemetry.metrics.exposition(), media_type=CONTENT_TYPE)

@@ -10,8 +10,8 @@ from sage_edge.telemetry.hub import Hub
 from sage_edge.telemetry.journal import FILE_NAME, Journal
 from sage_edge.telemetry.metrics import CONTENT_TYPE, Metrics
 from sage_edge.telemetry.pipeline import Telemetry
-from sage_edge.telemetry.records import RawRecord, Record, complete, spent_uatp
-from sage_edge.telemetry.runs import RunDirectory, RunInfo
+from sage_edge.telemetry.records import RawRecord, Record, complete
+from sage_edge.telemetry.runs import PluginInfo, RunDirectory, RunInfo
 from sage_edge.telemetry.schema import TelemetryValidator, load_schema
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Hub",
     "Journal",
     "Metrics",
+    "PluginInfo",
     "RawRecord",
     "Reader",
     "Record",
@@ -37,7 +38,6 @@ __all__ = [
     "complete",
     "load_schema",
     "seal",
-    "spent_uatp",
     "tail",
     "to_line",
     "validate_file",

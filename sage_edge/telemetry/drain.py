@@ -182,22 +182,19 @@ class Drain:
         if info is None:
             self._give_up("directory", "no such run is open")
             return None
-        n_dE = self._count_changes(raw)
+        n_dE, extra = self._count_changes(raw), self._directory.extra_of(raw.run_id, raw.step_idx)
         if raw.is_final:
             self._directory.close(raw.run_id)
             self._infinite_steps.pop(raw.run_id, None)
-        try:
-            return complete(
-                raw,
-                info,
-                seq=seq,
-                unix_offset_ns=unix_offset_ns,
-                n_dE=n_dE,
-                board=self._look_at_board(),
-            )
-        except Exception as exc:  # noqa: BLE001 - the plugin's own calibration is called for it
-            self._give_up("plugin", f"{type(exc).__name__}: {exc}")
-            return None
+        return complete(
+            raw,
+            info,
+            seq=seq,
+            unix_offset_ns=unix_offset_ns,
+            n_dE=n_dE,
+            board=self._look_at_board(),
+            extra=extra,
+        )
 
     def _count_changes(self, raw: RawRecord) -> int:
         """Steps of a run up to this state whose change was finite: those that the core's statistics count."""

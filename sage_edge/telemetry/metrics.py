@@ -13,7 +13,7 @@ from sage_edge.telemetry.records import KINDS, Record
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 #: Where a record can be lost on its way from the loop to the journal.
-LOSS_STAGES = ("mailbox", "events", "directory", "plugin", "schema", "journal")
+LOSS_STAGES = ("mailbox", "events", "directory", "schema", "journal")
 
 _DURATIONS_S = (0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 50, 64, 100)

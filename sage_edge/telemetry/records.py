@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
-
+from sage_edge.irp.rules import contribution_to_H, spent_uatp
 from sage_edge.native import FLAG_CLOSING, HALT_REASONS
 from sage_edge.telemetry.board import BoardSample
 from sage_edge.telemetry.canonical import ZERO_HASH
 from sage_edge.telemetry.events import Event
 from sage_edge.telemetry.runs import RunInfo
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 #: What a record can tell of.
 KINDS = ("step", "ledger", "allocation", "scene", "trust", "checkpoint")
@@ -75,7 +75,7 @@ def tell(event: Event, *, entity_id: str, seq: int, unix_offset_ns: int) -> Reco
         unix_offset_ns: Unix time minus monotonic time, in nanoseconds.
 
     Returns:
-        A record of schema version 1.2, not yet in the chain.
+        A record of schema version 1.3, not yet in the chain.
     """
     return {
         "role": "H",
@@ -92,6 +92,7 @@ def complete(
     unix_offset_ns: int,
     n_dE: int,
     board: BoardSample | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Record:
     """Join what the loop wrote with what is known of the run.
 
@@ -102,33 +103,35 @@ def complete(
         unix_offset_ns: Unix time minus monotonic time, in nanoseconds.
         n_dE: Steps so far that changed the energy by a finite amount.
         board: The newest look at the board, which a final record tells of; None without one.
+        extra: What the plugin adds; None where it adds nothing.
 
     Returns:
-        A record of schema version 1.2, not yet in the chain: finite numbers only, None where undefined.
+        A record of schema version 1.3, not yet in the chain: finite numbers only, None where undefined.
     """
+    plugin, policy = info.plugin, info.policy
     return {
         **_envelope("step", info.entity_id, seq, raw.time_ns, unix_offset_ns),
         "role": info.role,
         "run_id": raw.run_id,
         "request_id": info.request_id,
         "scene_id": info.scene_id,
-        "plugin": info.plugin,
-        "plugin_version": info.plugin_version,
-        "model_sha256": info.model_sha256,
-        "backend": info.backend,
-        "device": info.device,
+        "plugin": plugin.name,
+        "plugin_version": plugin.version,
+        "model_sha256": plugin.model_sha256,
+        "backend": plugin.backend,
+        "device": plugin.device,
         "branch_id": raw.branch,
         "rewound_from": raw.step_idx if raw.is_rewound else None,
-        "state_space": info.state_space,
-        "noise_model": info.noise_model,
-        "energy_fn": info.energy_fn,
-        "energy_units": info.energy_units,
-        "E_scale": info.E_scale,
-        "eps": info.eps,
+        "state_space": plugin.invariants.state_space,
+        "noise_model": plugin.invariants.noise_model,
+        "energy_fn": plugin.invariants.energy_fn,
+        "energy_units": plugin.invariants.energy_units,
+        "E_scale": policy.E_scale,
+        "eps": policy.eps,
         "step_idx": raw.step_idx,
         "steps": raw.step_idx if raw.is_final else None,
         "E": _finite(raw.E),
-        "E_norm": _finite(raw.E / info.E_scale),
+        "E_norm": _finite(raw.E / policy.E_scale),
         "dE": _finite(raw.dE),
         "E0": _finite(raw.E0),
         "best_E": _finite(raw.best_E),
@@ -140,6 +143,7 @@ def complete(
         "trust": _trust(raw, info, n_dE),
         "budget": _budget(raw, info),
         "board": _board(board) if board and raw.is_final else None,
+        "extra": dict(extra) if extra else None,
     }
 
 
@@ -157,32 +161,20 @@ def _envelope(kind: str, entity_id: str, seq: int, time_ns: int, unix_offset_ns:
     }
 
 
-def spent_uatp(power_w: float, spent_us: float) -> int:
-    """Micro-ATP of a run as its records state it: from single precision, which is what the mailbox holds.
-
-    Whoever settles a run's budget by this agrees with its final record to the micro-ATP.
-    """
-    return round(power_w * float(np.float32(spent_us)) * 1e3)  # watts x microseconds x 1000 = nanojoules
-
-
-def contribution_to_H(trust_weight: float, dE: float, E_scale: float) -> float:
-    """What a change of a run's energy took off H; positive is good (docs/IRP_PROTOCOL.md#4-trust)."""
-    return -trust_weight * dE / E_scale
-
-
 def _trust(raw: RawRecord, info: RunInfo, n_dE: int) -> Record:
     return {
         "monotonicity_ratio": raw.monotonicity_ratio,
         "dE_variance": raw.dE_variance,
         "convergence_rate": _finite((raw.E0 - raw.E) / n_dE) if n_dE else None,
-        "contribution_to_H": _finite(contribution_to_H(info.trust_weight, raw.dE, info.E_scale)),
+        "contribution_to_H": _finite(contribution_to_H(info.trust_weight, raw.dE, info.policy.E_scale)),
         "n_dE": n_dE,
-        "expected_quality": _expected_quality(raw.best_E / info.E_scale, info),
+        "expected_quality": _expected_quality(raw.best_E / info.policy.E_scale, info),
     }
 
 
 def _expected_quality(best_E_norm: float, info: RunInfo) -> float | None:
-    return info.trust(best_E_norm) if info.trust and isfinite(best_E_norm) else None
+    calibration = info.plugin.calibration
+    return calibration(best_E_norm) if calibration is not None and isfinite(best_E_norm) else None
 
 
 def _budget(raw: RawRecord, info: RunInfo) -> Record:
@@ -197,7 +189,7 @@ def _budget(raw: RawRecord, info: RunInfo) -> Record:
         "power_w": info.power_w,
         "time_ms": time_ms,
         "deadline_remaining_ms": None if info.deadline_ms is None else info.deadline_ms - time_ms,
-        "steps_remaining": info.max_steps - raw.step_idx,
+        "steps_remaining": info.policy.max_steps - raw.step_idx,
     }
 
 

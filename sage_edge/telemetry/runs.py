@@ -1,11 +1,38 @@
-"""What a record does not carry because it is the same for a whole run."""
+"""What is the same for all records of a run, and what plugins add to single records."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
+
+from sage_edge.irp import Invariants, TrustTable
+from sage_edge.native import HaltPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """What is the same for every run of a plugin.
+
+    Attributes:
+        name: Under which it is served.
+        version: Of its code and models.
+        backend: What computes, such as ``onnxruntime-cpu``.
+        device: The processor in use.
+        model_sha256: Hex digest of the model, if the plugin has one.
+        invariants: Names of the plugin's invariants.
+        calibration: From the ``E_norm`` of an answer to its expected quality; None where there is none.
+    """
+
+    name: str
+    version: str
+    backend: str
+    device: str
+    model_sha256: str | None
+    invariants: Invariants
+    calibration: TrustTable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,52 +40,29 @@ class RunInfo:
     """What is known of a run before its first step.
 
     Attributes:
+        plugin: Who refines.
+        policy: The run's halting rule with its own limits.
         request_id: The request that the run answers.
-        plugin: The plugin's name.
-        plugin_version: The version of its code and models.
-        backend: The engine in use, such as ``onnxruntime-cpu``.
-        device: The processor in use.
-        model_sha256: Hex digest of the model, if the plugin has one.
-        E_scale: Energy that counts as 1, above 0.
-        energy_units: What one unit of ``E`` is.
-        state_space: Machine-readable id of what is refined.
-        noise_model: Machine-readable id of how uncertainty lives there.
-        energy_fn: Machine-readable id of the energy.
         entity_id: Who signs for the run.
-        max_steps: Steps that it may take.
-        deadline_ms: Milliseconds after ``start_ns`` at which it must end, if any.
-        eps: Range of ``E_norm`` below which it has converged.
-        ATP_allocated: Its energy budget in ATP (millijoules), if it has one.
+        start_ns: Monotonic time of its admission to the queue.
         power_w: Watts by which its time is priced.
         price_source: Where ``power_w`` comes from: ``declared`` or the name of a sensor.
-        start_ns: Monotonic time of its admission to the queue.
-        trust: The map from ``E_norm`` of an answer to its expected quality in [0, 1]; None, or
-            returning None, without a calibration. Runs on the drain's thread; must not raise.
+        deadline_ms: Milliseconds after ``start_ns`` at which it must end, if any.
+        ATP_allocated: Its energy budget in ATP (millijoules), if it has one.
         role: ``L`` for a plugin's refinement, ``H`` for the orchestrator.
         scene_id: The scene that the run belongs to, if any.
         trust_weight: What its energy weighs in the orchestrator's, above 0.
     """
 
+    plugin: PluginInfo
+    policy: HaltPolicy
     request_id: str
-    plugin: str
-    plugin_version: str
-    backend: str
-    device: str
-    model_sha256: str | None
-    E_scale: float
-    energy_units: str
-    state_space: str
-    noise_model: str
-    energy_fn: str
     entity_id: str
-    max_steps: int
-    deadline_ms: float | None
-    eps: float
-    ATP_allocated: float | None
+    start_ns: int
     power_w: float
     price_source: str
-    start_ns: int
-    trust: Callable[[float], float | None] | None = None
+    deadline_ms: float | None = None
+    ATP_allocated: float | None = None
     role: str = "L"
     scene_id: str | None = None
     trust_weight: float = 1.0
@@ -77,6 +81,8 @@ class RunDirectory:
 
     def __init__(self, capacity: int = 65_536) -> None:
         self._runs: OrderedDict[int, RunInfo] = OrderedDict()
+        #: What the plugin adds to the records of a run, by step.
+        self._extras: dict[int, dict[int, Mapping[str, Any]]] = {}
         self._capacity = capacity
         self._lock = Lock()
 
@@ -88,13 +94,36 @@ class RunDirectory:
         with self._lock:
             self._runs[run_id] = info
             if len(self._runs) > self._capacity:
-                self._runs.popitem(last=False)
+                self._forget(next(iter(self._runs)))
 
     def get(self, run_id: int) -> RunInfo | None:
         """What is known of an open run."""
         return self._runs.get(run_id)
 
+    def annotate(self, run_id: int, step_idx: int, extra: Mapping[str, Any]) -> None:
+        """Add a plugin's own fields to the record of a state, before that is published.
+
+        A run that is not open is none of our business.
+        """
+        with self._lock:
+            if run_id in self._runs:
+                self._extras.setdefault(run_id, {})[step_idx] = extra
+
+    def extra_of(self, run_id: int, step_idx: int) -> Mapping[str, Any] | None:
+        """The fields added to the record of a state; those of the states before are forgotten."""
+        if run_id not in self._extras:  # most runs have none, and the drain is in a hurry
+            return None
+        with self._lock:
+            added = self._extras.get(run_id, {})
+            for passed in [step for step in added if step < step_idx]:
+                del added[passed]
+            return added.get(step_idx)
+
     def close(self, run_id: int) -> None:
         """Forget a run; a run that is not open is none of our business."""
         with self._lock:
-            self._runs.pop(run_id, None)
+            self._forget(run_id)
+
+    def _forget(self, run_id: int) -> None:
+        self._runs.pop(run_id, None)
+        self._extras.pop(run_id, None)

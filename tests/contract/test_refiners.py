@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sage_edge import native, refine
-from sage_edge.runtime import Carried, CpuRefiner, CudaRefiner, Job, Unled
+from sage_edge import Carried, native, refine
+from sage_edge.runtime import CpuRefiner, CudaRefiner, Job, Unled, open_slots
 from tests.fakes import FakeClock
 from tests.host_loop import HostLoops
-from tests.quadratic import DeviceQuadratic
+from tests.quadratic import DeviceQuadratic, device_program
 
 SLOTS = 3
 STEP_US = 1000.0
@@ -33,11 +33,12 @@ class Bench:
         options = {"plugin_number": 5, "now_ns": self.clock.monotonic_ns}
         if kind == "host":
             ring = native.Ring(1024)
-            self.refiner = CpuRefiner(self.plugin.open_slots(SLOTS, 1), ring=ring, **options)
+            states = open_slots(self.plugin, capacity=SLOTS, threads=1, history=0)
+            self.refiner = CpuRefiner(states, self.plugin.example, ring=ring, **options)
         else:
             self.loops = HostLoops(self.clock.monotonic_ns)
             ring = self.loops.make_ring(1024)
-            self.refiner = CudaRefiner(self.plugin, self.loops, ring, slots=SLOTS, **options)
+            self.refiner = CudaRefiner(device_program(self.plugin), self.loops, ring, slots=SLOTS, **options)
         self.reader = native.RingReader(ring)
         self.refiner.warm_up()
 

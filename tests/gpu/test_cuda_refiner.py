@@ -14,22 +14,35 @@ if native.device_count() == 0:
 torch = pytest.importorskip("torch", reason="needs torch with CUDA as the step engine")
 pytest.importorskip("onnxruntime", reason="the runtime's engines need onnxruntime")
 
-from sage_edge.runtime import CpuRefiner, CudaLoops, CudaRefiner, Encoded, Job, LatentSlots, Unled  # noqa: E402
+from sage_edge import Answer, Encoded, LatentPlugin  # noqa: E402
+from sage_edge.irp.engine import TensorSpec  # noqa: E402
+from sage_edge.runtime import (  # noqa: E402
+    CpuRefiner,
+    CudaLoops,
+    CudaRefiner,
+    DeviceProgram,
+    Job,
+    Unled,
+    open_slots,
+)
 
 pytestmark = pytest.mark.gpu
 SIZE = 1000
 POLICY = native.HaltPolicy(K=2, eps=1e-3, max_steps=20)
 
 
-class Quadratic:
+ROW = TensorSpec((SIZE,), np.dtype(np.float32))
+
+
+class Quadratic(LatentPlugin):
     """Half the way to a target at each step; the energy is the mean squared distance."""
 
+    name = "quadratic"
     state_shape = (SIZE,)
     context_shapes = {"target": (SIZE,)}  # noqa: RUF012
-    dtype = np.dtype(np.float32)
-    energy_terms = SIZE
     lo, hi, step_size, noise_sigma = -100.0, 100.0, 0.5, 1.0
-    carry_over = None
+    #: Ends of its step as an engine.
+    ends = {"z": ROW, "delta": ROW, "energy": ROW, "target": ROW, "step_size": ROW._replace(shape=())}  # noqa: RUF012
 
     def example(self):
         return np.ones(SIZE, np.float32)
@@ -45,7 +58,7 @@ class Quadratic:
     def energies(self, z, context):
         return (z - context["target"]) ** 2
 
-    def bind_step(self, tensors):
+    def bind(self, tensors):
         at = {name: torch.from_dlpack(tensor) for name, tensor in tensors.items()}
 
         def enqueue(stream):
@@ -56,8 +69,8 @@ class Quadratic:
 
         return enqueue
 
-    def decode(self, z, inputs):
-        return [row.copy() for row in z]
+    def answers(self, z, inputs):
+        return [Answer(row.copy()) for row in z]
 
 
 def run(refiner, inputs, policy=POLICY, follower=None):
@@ -71,10 +84,11 @@ def run(refiner, inputs, policy=POLICY, follower=None):
     return [finished[number] for number in range(len(inputs))]
 
 
-def on_the_gpu(program, slots=8):
+def on_the_gpu(plugin, slots=8):
     """A refiner that is warm, and a reader of its mailbox."""
     loops = CudaLoops()
     ring = loops.make_ring(4096)
+    program = DeviceProgram(plugin, plugin)
     refiner = CudaRefiner(program, loops, ring, slots=slots, plugin_number=0, now_ns=time.monotonic_ns)
     refiner.warm_up()
     return refiner, native.RingReader(ring)
@@ -83,16 +97,17 @@ def on_the_gpu(program, slots=8):
 def test_every_job_ends_as_on_the_cpu_in_every_bit():
     rng = np.random.default_rng(5)
     inputs = [rng.normal(0, scale, SIZE).astype(np.float32) for scale in np.logspace(-1, 1.5, 30)]
-    program = Quadratic()
-    slots = LatentSlots(program, capacity=8, threads=1)
-    on_cpu = CpuRefiner(slots, ring=native.Ring(4096), plugin_number=0, now_ns=time.monotonic_ns)
-    on_gpu, _ = on_the_gpu(program)
+    plugin = Quadratic()
+    slots = open_slots(plugin, capacity=8, threads=1, history=0)
+    ring = native.Ring(4096)
+    on_cpu = CpuRefiner(slots, plugin.example, ring=ring, plugin_number=0, now_ns=time.monotonic_ns)
+    on_gpu, _ = on_the_gpu(plugin)
     for expected, got in zip(run(on_cpu, inputs), run(on_gpu, inputs), strict=True):
         for name in ("step_idx", "E", "best_step", "halt_reason"):
             assert getattr(got.summary, name) == getattr(expected.summary, name), name
         # NumPy adds the first energies up in pairs, the loop one after the other.
         assert pytest.approx(expected.summary.E0, rel=1e-14) == got.summary.E0
-        assert got.answer.tobytes() == expected.answer.tobytes()
+        assert got.answer.array.tobytes() == expected.answer.array.tobytes()
 
 
 class Recorder(Unled):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import sage_edge
+from sage_edge.config import setting_fields
 from tests.command_line import FRAMES, QUICK, assert_said, run
+from tests.kinds import LettersPlugin, NumbersPlugin, PicturePlugin
+
+QP = {"kind": "qp", "P": [[2.0, 0.0], [0.0, 2.0]], "q": [-2.0, -5.0], "A": [[1.0, 1.0]], "u": [1.0]}
 
 # refine
 
@@ -35,6 +42,67 @@ def test_refine_writes_a_mask_and_an_overlay_for_each_image(tmp_path, capsys):
         assert "1 steps, halt max_steps" in line
 
 
+def test_refine_writes_the_document_that_http_has_without_its_pictures(tmp_path, capsys):
+    image = FRAMES / "nuclei.webp"
+    assert run(capsys, "refine", "vision", image, "--out", tmp_path, "--max-steps", 1, *QUICK)[0] == 0
+    document = json.loads((tmp_path / "nuclei.json").read_text())
+    assert (document["plugin"], document["steps"], document["halt_reason"]) == ("vision", 1, "max_steps")
+    assert document["answer"]["shape"] == [256, 256]
+    assert sorted(document["answer"]) == ["classes", "dtype", "shape"]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz", ""])
+def test_refine_solves_a_problem_from_any_file_that_holds_one(tmp_path, capsys, suffix):
+    file = tmp_path / f"qp{suffix}"
+    if suffix == ".npz":
+        np.savez(file, **QP)
+    else:
+        file.write_text(json.dumps(QP))
+    code, said, errors = run(capsys, "refine", "control", file, "--out", tmp_path / "out")
+    assert (code, errors) == (0, "")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["qp.json"]
+    answer = json.loads((tmp_path / "out" / "qp.json").read_text())["answer"]
+    np.testing.assert_allclose(answer["x"], [-0.25, 1.25], atol=2e-3)
+    assert "base64" not in answer
+    assert "trust none" in said
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Plugins of other kinds, as other packages would register them."""
+    plugins = {"numbers": NumbersPlugin, "letters": LettersPlugin, "picture": PicturePlugin}
+    entries = [SimpleNamespace(name=name, load=lambda cls=cls: cls) for name, cls in plugins.items()]
+    monkeypatch.setattr("sage_edge.plugins.entry_points", lambda group: entries)
+
+
+def test_refine_reads_the_kind_of_input_that_an_installed_plugin_takes(tmp_path, capsys, installed):
+    (tmp_path / "six.csv").write_text("4,4,4,4,4,4")
+    (tmp_path / "letters.md").write_text("abcdef")
+    np.save(tmp_path / "colours.npy", np.array([0, 10, 20, 30, 40, 50], np.float32))
+    for plugin, name in (("numbers", "six.csv"), ("letters", "letters.md"), ("picture", "colours.npy")):
+        code, _, errors = run(
+            capsys, "refine", plugin, tmp_path / name, "--out", tmp_path / "out", "--branches", 2
+        )
+        assert (code, errors) == (0, "")
+    names = ["colours.answer.png", "colours.json", "letters.json", "six.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    with Image.open(tmp_path / "out" / "colours.answer.png") as picture:
+        assert picture.size == (2, 1)
+    assert json.loads((tmp_path / "out" / "six.json").read_text())["branches"] == 2
+
+
+def test_a_file_that_is_none_of_the_kind_is_said(tmp_path, capsys, installed):
+    (tmp_path / "a.md").write_bytes(b"\xe9")
+    (tmp_path / "b.md").write_bytes(b"")
+    code, _, errors = run(
+        capsys, "refine", "letters", tmp_path / "a.md", tmp_path / "b.md", "--out", tmp_path / "out"
+    )
+    assert code == 1
+    first, second = [line for line in errors.splitlines() if line.startswith("sage-edge: ")]
+    assert "a.md: text: expected UTF-8" in first
+    assert "b.md: expected a text, got an empty file" in second
+
+
 def test_bad_files_are_named_and_the_others_are_done(tmp_path, capsys):
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "folder.png").mkdir()
@@ -45,7 +113,8 @@ def test_bad_files_are_named_and_the_others_are_done(tmp_path, capsys):
         capsys, "refine", "vision", bad[0], bad[1], good, bad[2], "--out", out, "--max-steps", 0, *QUICK
     )
     assert code == 1
-    assert sorted(path.name for path in out.iterdir()) == ["nuclei.mask.png", "nuclei.overlay.png"]
+    written = ["nuclei.json", "nuclei.mask.png", "nuclei.overlay.png"]
+    assert sorted(path.name for path in out.iterdir()) == written
     assert f"{good}: 0 steps" in said
     lines = [line for line in errors.splitlines() if line.startswith("sage-edge: ")]
     assert [line for line in errors.splitlines() if line.strip()] == lines
@@ -85,8 +154,17 @@ def test_a_bad_budget_is_refused_by_name(tmp_path, capsys, flags, words):
 def test_two_images_of_one_name_are_refused_before_one_overwrites_the_other(tmp_path, capsys):
     code, _, errors = run(capsys, "refine", "vision", "a/frame.png", "b/frame.jpg", "--out", tmp_path / "out")
     assert code == 1
-    assert_said(errors, "frame.mask.png", "--out")
+    assert_said(errors, "frame.json", "--out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_input_is_not_overwritten_by_its_answer(tmp_path, capsys):
+    problem = tmp_path / "qp.json"
+    problem.write_text(json.dumps(QP))
+    code, _, errors = run(capsys, "refine", "control", problem, "--out", tmp_path / "x" / "..")
+    assert code == 1
+    assert_said(errors, "qp.json would be overwritten by its answer", "--out")
+    assert json.loads(problem.read_text()) == QP
 
 
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path, capsys):
@@ -106,8 +184,15 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path, capsys):
     [
         (["serve", "--slots", "0"], "slots: expected at least 1, got 0"),
         (["doctor", "--drain-s", "inf"], "drain_s: expected a finite number, got inf"),
-        (["refine", "vision", "x.png", "--vision-model", "nowhere"], "vision_model: expected one of"),
+        (
+            ["refine", "vision", "x.png", "--set", "vision.model=nowhere"],
+            "plugins.vision: model: expected",
+        ),
         (["refine", "vision", "x.png", "--config", "nowhere.toml"], "nowhere.toml: cannot be read"),
+        (
+            ["refine", "audio", "x.wav"],
+            "expected some of control, vision, or module:Class, got 'audio'",
+        ),
         (["doctor", "--plugins", "audio", "--threads", "many"], "threads: expected int"),
         (
             ["evaluate", "vision", "--data", "nowhere", "--split", "val"],
@@ -130,7 +215,6 @@ def test_what_cannot_start_is_said_in_one_line_with_exit_code_2(
         [],
         ["fly"],
         ["refine", "vision"],
-        ["refine", "audio", "x.png"],
         ["telemetry"],
         ["engines"],
         ["engines", "sell"],
@@ -152,9 +236,7 @@ def test_the_version_is_that_of_the_package(capsys):
 
 
 def test_every_setting_is_a_flag_of_serve(capsys):
-    from dataclasses import fields
-
     code, out, _ = run(capsys, "serve", "--help")
     assert code == 0
-    for setting in fields(sage_edge.Settings):
+    for setting in setting_fields():
         assert f"--{setting.name.replace('_', '-')} " in out

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_edge.config import Settings, describe_settings, load_settings, shared_file
+from sage_edge.config import Settings, describe_settings, load_settings, setting_fields, shared_file
 from sage_edge.errors import ConfigError
 
 
@@ -29,7 +28,7 @@ def test_the_settings_in_effect_are_printed_with_their_origins(tmp_path):
     file.write_text("port = 1\nslots = 2\nqueue_size = 3\n")
     printed = describe_settings({"port": "7"}, {"SAGE_SLOTS": "6"}, file)
     rows = dict(line.split(" = ", 1) for line in printed.splitlines())
-    assert list(rows) == [entry.name for entry in fields(Settings)]
+    assert list(rows) == [entry.name for entry in setting_fields()]
     shown = {name: re.split(r"  +# ", row) for name, row in rows.items()}
     assert shown["port"] == ["7", "--port"]
     assert shown["slots"] == ["6", "environment SAGE_SLOTS"]
@@ -56,6 +55,55 @@ def test_what_is_printed_is_a_file_of_the_same_settings(values):
         assert load_settings({}, {}, file) == load_settings(values, {})
 
 
+TABLES = """
+[plugins.vision]
+model = "nuclei"
+halt_eps = 0.01
+
+[plugins.roads]
+class = "vision"
+model = "camvid"
+"""
+
+
+def test_tables_of_a_file_name_the_plugins_and_have_their_keys(tmp_path):
+    file = tmp_path / "sage.toml"
+    file.write_text(TABLES)
+    settings = load_settings({}, {}, file)
+    assert settings.plugins == ("vision", "roads")
+    assert settings.plugin_config["roads"] == {"class": "vision", "model": "camvid"}
+    # The environment is stronger than the file, and the command line than both.
+    environment = {"SAGE_PLUGINS__VISION__MODEL": "a", "SAGE_PLUGINS__VISION__HALT_K": "2"}
+    stronger = load_settings({"set": ["vision.model=b"]}, environment, file).plugin_config["vision"]
+    assert stronger == {"model": "b", "halt_eps": 0.01, "halt_K": 2}
+    # A list elsewhere chooses among the tables.
+    assert load_settings({"plugins": "roads"}, {}, file).plugins == ("roads",)
+    assert load_settings({}, {"SAGE_PLUGINS": "vision"}, file).plugins == ("vision",)
+
+
+def test_tables_that_are_printed_are_a_file_of_the_same_settings(tmp_path):
+    file, again = tmp_path / "sage.toml", tmp_path / "again.toml"
+    file.write_text(TABLES + 'levels = [1, 2.5, true, "x", {depth = 3}]\n')
+    again.write_text(describe_settings({"set": ["vision.text=a b"]}, {}, file))
+    assert load_settings({}, {}, again) == load_settings({"set": ["vision.text=a b"]}, {}, file)
+    assert f'model = "camvid"{" " * 10}' in again.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.5", 0.5),
+        ("true", True),
+        ("[1, 2]", [1, 2]),
+        ('"7"', "7"),
+        ("camvid", "camvid"),
+        ("a = b", "a = b"),
+    ],
+)
+def test_a_key_of_a_plugin_is_read_as_toml_where_it_is_some(text, value):
+    assert load_settings({"set": [f"vision.key={text}"]}, {}).plugin_config == {"vision": {"key": value}}
+
+
 def test_the_environment_names_the_file(tmp_path):
     file = tmp_path / "sage.toml"
     file.write_text("power_w = 7\n")
@@ -80,6 +128,14 @@ def test_what_the_build_was_told_is_no_setting():
         ({"power_w": "nan"}, {}, "", ["power_w", "nan"]),
         ({"port": "70000"}, {}, "", ["port", "65535"]),
         ({}, {}, "port = \n", ["sage.toml", "TOML"]),
+        ({}, {"SAGE_PLUGINS__ROADS__MODEL": "x"}, "", ["SAGE_PLUGINS__ROADS__MODEL", "not served", "vision"]),
+        ({}, {"SAGE_PLUGINS__ROADS": "x"}, "", ["SAGE_PLUGINS__ROADS", "SAGE_PLUGINS__NAME__KEY"]),
+        ({"set": ["roads.model=x"]}, {}, "", ["--set roads.model", "not served", "vision"]),
+        ({"set": ["model=x"]}, {}, "", ["--set", "NAME.KEY=VALUE", "model=x"]),
+        ({}, {}, "[plugins]\nvision = 3\n", ["sage.toml", "[plugins.vision]", "3"]),
+        ({"plugins": "vision,vision"}, {}, "", ["plugins", "once"]),
+        ({"plugins": "../etc"}, {}, "", ["plugins", "letters", "../etc"]),
+        ({}, {}, "[plugin_config.vision]\n", ["sage.toml", "unknown setting", "plugin_config"]),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, flags, environment, text, words):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sage_edge.clock import Clock, SystemClock
 from sage_edge.config import Settings
+from sage_edge.irp import Recipe
 from sage_edge.runtime.building import Built, Machine, PlanBuilder
 from sage_edge.runtime.plans import PlanStore
-from sage_edge.runtime.recipe import Recipe
 from sage_edge.runtime.tensorrt.api import TensorRT, open_tensorrt
 from sage_edge.runtime.tensorrt.build import BUILDER_VERSION, build_plan
 from sage_edge.runtime.tensorrt.device import Device, open_device
@@ -21,6 +21,9 @@ class TensorRTBackend:
 
     Threads: ``open`` from one at a time; ``builder`` has its own lock.
     """
+
+    default_precision = "fp16"
+    builder: PlanBuilder
 
     def __init__(self, tensorrt: TensorRT, device: Device, store: PlanStore, clock: Clock) -> None:
         self.name = tensorrt.label

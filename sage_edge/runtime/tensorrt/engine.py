@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge.errors import EngineError
-from sage_edge.runtime.engine import Tensors, require_ends
-from sage_edge.runtime.recipe import Recipe
+from sage_edge.irp.engine import Enqueue, Tensors, TensorSpec, require_ends
+from sage_edge.irp.recipe import Recipe
 from sage_edge.runtime.tensorrt.api import TensorRT
 from sage_edge.runtime.tensorrt.device import Device
 
@@ -19,7 +19,7 @@ from sage_edge.runtime.tensorrt.device import Device
 ALIGNMENT_BYTES = 256
 
 
-class TensorSpec(NamedTuple):
+class PlanTensor(NamedTuple):
     """One end of a network, with its static shape."""
 
     shape: tuple[int, ...]
@@ -72,9 +72,9 @@ class LoadedPlan:
             context.set_device_memory(int(scratch), size_bytes)
         return Execution(self, context, scratch, self._device, self._tensorrt.logger)
 
-    def _spec(self, tensor: str) -> TensorSpec:
+    def _spec(self, tensor: str) -> PlanTensor:
         trt, engine = self._tensorrt.module, self._engine
-        return TensorSpec(
+        return PlanTensor(
             tuple(engine.get_tensor_shape(tensor)),
             np.dtype(trt.nptype(engine.get_tensor_dtype(tensor))),
             engine.get_tensor_mode(tensor) == trt.TensorIOMode.INPUT,
@@ -166,8 +166,7 @@ class Execution:
 class TensorRTEngine:
     """One network on the GPU at several batch widths, with the interface of ``OnnxEngine``.
 
-    ``run`` takes host arrays and waits for the result. A loop on the device takes ``plans[width].open()``,
-    with ``device`` current.
+    ``run`` takes host arrays and waits for the result. A loop on the device binds its own arrays.
 
     Threads: ``run`` may be called from several threads; calls take turns.
     """
@@ -194,6 +193,12 @@ class TensorRTEngine:
         self.inputs = {name: ("batch", *spec.shape[1:]) for name, spec in tensors.items() if spec.is_input}
         self.outputs = [name for name, spec in tensors.items() if not spec.is_input]
 
+    @property
+    def ends(self) -> Mapping[str, TensorSpec]:
+        """What ``bind`` wants, by name."""
+        tensors = next(iter(self.plans.values())).tensors
+        return {name: TensorSpec(spec.shape[1:], spec.dtype) for name, spec in tensors.items()}
+
     def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Check the names of the network's ends.
 
@@ -214,6 +219,25 @@ class TensorRTEngine:
             if width not in self._staged:
                 self._staged[width] = _Staged(self.plans[width], self.device)
             return self._staged[width].run(tensors, rows)
+
+    def bind(self, tensors: Mapping[str, Any]) -> Enqueue:
+        """The plan of the tensors' width, between their addresses; see Engine.
+
+        Raises:
+            EngineError: There is no plan of that width, or TensorRT refuses an address.
+        """
+        width = int(next(iter(tensors.values())).shape[0])
+        if width not in self.plans:
+            raise EngineError(f"{self._name}: expected a plan of width {width}, got {list(self.plans)}")
+        with self.device.current():
+            execution = self.plans[width].open()
+            execution.bind({name: tensor.pointer for name, tensor in tensors.items()})
+
+        def enqueue(stream_handle: int) -> None:
+            with self.device.current():
+                execution.enqueue(stream_handle)
+
+        return enqueue
 
     def _check(self, tensors: Tensors) -> int:
         """That the arrays fit; returns their rows."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from sage_edge.telemetry.audit.findings import Entry, Finding, differs
+from sage_edge.irp.rules import contribution_to_H
+from sage_edge.telemetry.audit.findings import Finding, LoggedRecord, differs
 from sage_edge.telemetry.audit.ledger import Account, LedgerBook
 from sage_edge.telemetry.audit.reputation import TrustBook
-from sage_edge.telemetry.records import Record, contribution_to_H
+from sage_edge.telemetry.records import Record
 
 #: Records that a crash can have taken while their scene's settlement was written already.
 _IN_FLIGHT = 1024
@@ -24,7 +25,7 @@ class Run:
         spent_before_uatp: Spent before its last charge.
     """
 
-    last: Entry
+    last: LoggedRecord
     spent_uatp: int = 0
     spent_before_uatp: int = 0
 
@@ -60,26 +61,26 @@ class Books:
     _runs: dict[tuple[int, str], Run] = field(default_factory=dict)
     _scene_runs: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
     _limits: dict[tuple[str, int], int] = field(default_factory=dict)
-    _scenes: list[Entry] = field(default_factory=list)
-    _ends: list[Entry] = field(default_factory=list)
-    _newest: Entry | None = None
+    _scenes: list[LoggedRecord] = field(default_factory=list)
+    _ends: list[LoggedRecord] = field(default_factory=list)
+    _newest: LoggedRecord | None = None
 
-    def take(self, entry: Entry) -> None:
+    def take(self, logged: LoggedRecord) -> None:
         """The next record."""
-        kind = entry.record["kind"]
+        kind = logged.record["kind"]
         if kind == "step":
-            self._take_step(entry)
+            self._take_step(logged)
         elif kind == "ledger":
-            if entry.record["operation"] == "open" and self._newest:
+            if logged.record["operation"] == "open" and self._newest:
                 self._ends.append(self._newest)
-            self._ledger.take(entry)
+            self._ledger.take(logged)
         elif kind == "trust":
-            self._trust.take(entry)
+            self._trust.take(logged)
         elif kind == "allocation":
-            self._take_allocation(entry)
+            self._take_allocation(logged)
         elif kind == "scene":
-            self._scenes.append(entry)
-        self._newest = entry
+            self._scenes.append(logged)
+        self._newest = logged
 
     def close(self) -> None:
         """Compare what can only be compared at the end."""
@@ -93,50 +94,50 @@ class Books:
         for scene_id, account in self._ledger.accounts.items():
             if account.settled:
                 self._check_settlement(scene_id, account, account.settled)
-        for entry in self._scenes:
-            self._check_summary(entry)
+        for logged in self._scenes:
+            self._check_summary(logged)
         self.findings += self._ledger.findings + self._trust.findings
 
-    def _take_step(self, entry: Entry) -> None:
-        record = entry.record
+    def _take_step(self, logged: LoggedRecord) -> None:
+        record = logged.record
         key = (record["run_id"], record["request_id"])
         run = self._runs.get(key)
         if run and run.has_ended:
             if record["step_idx"] > 0 or record["closing"]:
-                self.findings.append(entry.finding(f"run {key[0]}: expected nothing after its final record"))
+                self.findings.append(logged.finding(f"run {key[0]}: expected nothing after its final record"))
                 return
             self._count(run)  # another life of the process gave the number again
             run = None
         if run is None:
-            run = self._runs[key] = Run(entry)
+            run = self._runs[key] = Run(logged)
             if record["scene_id"] is not None:
                 self._scene_runs[record["scene_id"]].append(run)
-        run.last = entry
+        run.last = logged
         spent_uatp = round(record["budget"]["ATP_spent"] * 1e6)
         if spent_uatp != run.spent_uatp:
             run.spent_before_uatp, run.spent_uatp = run.spent_uatp, spent_uatp
-        self._check_contribution(entry)
+        self._check_contribution(logged)
 
-    def _check_contribution(self, entry: Entry) -> None:
-        record = entry.record
+    def _check_contribution(self, logged: LoggedRecord) -> None:
+        record = logged.record
         dE, came = record["dE"], record["trust"]["contribution_to_H"]
         expected = None if dE is None else contribution_to_H(record["trust_weight"], dE, record["E_scale"])
         if came != expected:
-            self.findings.append(entry.finding(differs("trust.contribution_to_H", expected, came)))
+            self.findings.append(logged.finding(differs("trust.contribution_to_H", expected, came)))
 
-    def _take_allocation(self, entry: Entry) -> None:
+    def _take_allocation(self, logged: LoggedRecord) -> None:
         """Limits include what was spent: together they stay within what is locked, or was spent already."""
-        record = entry.record
+        record = logged.record
         scene_id, limits = record["scene_id"], record["limits"]
         for limit in limits:
             key = (scene_id, limit["run_id"])
             self._limits[key] = max(self._limits.get(key, 0), limit["limit_uatp"])
         account = self._ledger.accounts.get(scene_id)
-        if account and account.first.lost == entry.lost:
+        if account and account.first.lost == logged.lost:
             most = max(account.locked_uatp, sum(limit["spent_uatp"] for limit in limits))
             total = sum(limit["limit_uatp"] for limit in limits)
             if total > most:
-                self.findings.append(entry.finding(differs("sum of limit_uatp", f"at most {most}", total)))
+                self.findings.append(logged.finding(differs("sum of limit_uatp", f"at most {most}", total)))
 
     def _check_limit(self, run: Run) -> None:
         """A run may pass its limit in its last step only, when that cost more than was foreseen."""
@@ -148,14 +149,14 @@ class Books:
             )
             self.findings.append(run.last.finding(problem))
 
-    def _check_settlement(self, scene_id: str, account: Account, settled: Entry) -> None:
+    def _check_settlement(self, scene_id: str, account: Account, settled: LoggedRecord) -> None:
         """What a scene settled is what its runs spent, where all of them are on file to their end."""
         runs = self._scene_runs.get(scene_id, [])
         spent_uatp = sum(run.spent_uatp for run in runs)
         came = settled.record["spent_uatp"]
         if spent_uatp == came or not all(run.has_ended for run in runs):
             return
-        newest = max([settled, *(run.last for run in runs)], key=lambda entry: entry.seq)
+        newest = max([settled, *(run.last for run in runs)], key=lambda logged: logged.seq)
         is_lost = newest.lost > account.first.lost
         if is_lost or (spent_uatp < came and self._was_in_flight(settled, has_runs=bool(runs))):
             return
@@ -163,22 +164,22 @@ class Books:
             settled.finding(differs("spent_uatp", f"{spent_uatp}, which its runs spent", came))
         )
 
-    def _was_in_flight(self, settled: Entry, *, has_runs: bool) -> bool:
+    def _was_in_flight(self, settled: LoggedRecord, *, has_runs: bool) -> bool:
         """Whether a crash followed so soon that it may have taken the records of runs that had ended."""
         end = next(end for end in self._ends if end.seq >= settled.seq)
         is_crash = end.record["kind"] != "checkpoint" or not has_runs
         return is_crash and end.seq - settled.seq < _IN_FLIGHT
 
-    def _check_summary(self, entry: Entry) -> None:
+    def _check_summary(self, logged: LoggedRecord) -> None:
         """A scene's record tells of its members what their own final records do."""
-        for member in entry.record["members"]:
+        for member in logged.record["members"]:
             run = self._runs.get((member["run_id"], member["request_id"]))
-            if run is None or not run.has_ended or run.last.record["scene_id"] != entry.record["scene_id"]:
+            if run is None or not run.has_ended or run.last.record["scene_id"] != logged.record["scene_id"]:
                 continue
             for name, expected in _summary(run.last.record, run).items():
                 if member[name] != expected:
                     problem = differs(f"run {member['run_id']}: {name}", expected, member[name])
-                    self.findings.append(entry.finding(problem))
+                    self.findings.append(logged.finding(problem))
 
     def _count(self, run: Run) -> None:
         if run.has_ended:

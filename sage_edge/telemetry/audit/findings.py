@@ -29,7 +29,7 @@ class Finding(NamedTuple):
         return f"{self.file}:{self.line}: {seq}{self.problem}"
 
 
-class Entry(NamedTuple):
+class LoggedRecord(NamedTuple):
     """A record and where it stands.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sage_edge.telemetry.audit.findings import Entry, Finding, differs
+from sage_edge.telemetry.audit.findings import Finding, LoggedRecord, differs
 
 _Balance = dict[str, int]
 
@@ -20,9 +20,9 @@ class Account:
         settled: Its settlement, once there is one.
     """
 
-    first: Entry
+    first: LoggedRecord
     locked_uatp: int = 0
-    settled: Entry | None = None
+    settled: LoggedRecord | None = None
 
 
 class LedgerBook:
@@ -37,75 +37,75 @@ class LedgerBook:
     def __init__(self) -> None:
         self.findings: list[Finding] = []
         self.accounts: dict[str, Account] = {}
-        self._before: Entry | None = None
+        self._before: LoggedRecord | None = None
 
-    def take(self, entry: Entry) -> None:
+    def take(self, logged: LoggedRecord) -> None:
         """The next operation."""
-        record = entry.record
-        if record["operation"] != "open" and (before := self._followed(entry)):
-            self._compare(entry, _after(before.record["balance"], record))
+        record = logged.record
+        if record["operation"] != "open" and (before := self._followed(logged)):
+            self._compare(logged, _after(before.record["balance"], record))
         elif record["operation"] == "open":
             initial = record["amount_uatp"]
-            self._compare(entry, _balance(initial, initial, 0, 0))
-        self._check_sums(entry)
+            self._compare(logged, _balance(initial, initial, 0, 0))
+        self._check_sums(logged)
         if record["scene_id"] is not None:
-            self._take_scene(entry)
-        self._before = entry
+            self._take_scene(logged)
+        self._before = logged
 
-    def _followed(self, entry: Entry) -> Entry | None:
+    def _followed(self, logged: LoggedRecord) -> LoggedRecord | None:
         """The operation before this one; None where it is not on file, which only a declared loss excuses."""
-        before, number = self._before, entry.record["ledger_seq"]
+        before, number = self._before, logged.record["ledger_seq"]
         if before and before.record["ledger_seq"] + 1 == number:
             return before
-        if before and entry.lost == before.lost:
+        if before and logged.lost == before.lost:
             expected = before.record["ledger_seq"] + 1
-            self.findings.append(entry.finding(differs("ledger_seq", expected, number)))
+            self.findings.append(logged.finding(differs("ledger_seq", expected, number)))
         return None
 
-    def _compare(self, entry: Entry, expected: _Balance) -> None:
-        came = entry.record["balance"]
+    def _compare(self, logged: LoggedRecord, expected: _Balance) -> None:
+        came = logged.record["balance"]
         if came != expected:
-            self.findings.append(entry.finding(differs("balance", expected, came)))
+            self.findings.append(logged.finding(differs("balance", expected, came)))
 
-    def _check_sums(self, entry: Entry) -> None:
+    def _check_sums(self, logged: LoggedRecord) -> None:
         """What holds after every operation, whatever was before."""
-        record, balance = entry.record, entry.record["balance"]
+        record, balance = logged.record, logged.record["balance"]
         total = balance["available_uatp"] + balance["locked_uatp"] + balance["adp_uatp"]
         if total != balance["initial_uatp"]:
             problem = differs("available + locked + adp", f"initial = {balance['initial_uatp']}", total)
-            self.findings.append(entry.finding(problem))
+            self.findings.append(logged.finding(problem))
         is_taken = record["operation"] in ("lock", "extend") and record["amount_uatp"] > 0
         if is_taken and balance["available_uatp"] < 0:
             problem = differs("available_uatp", "0 or more without an overdraft", balance["available_uatp"])
-            self.findings.append(entry.finding(problem))
+            self.findings.append(logged.finding(problem))
         if abs(record["energy_ratio"] - _energy_ratio(balance)) > 1e-9:
             problem = differs("energy_ratio", _energy_ratio(balance), record["energy_ratio"])
-            self.findings.append(entry.finding(problem))
+            self.findings.append(logged.finding(problem))
 
-    def _take_scene(self, entry: Entry) -> None:
-        record = entry.record
+    def _take_scene(self, logged: LoggedRecord) -> None:
+        record = logged.record
         scene_id, operation = record["scene_id"], record["operation"]
         account = self.accounts.get(scene_id)
         if operation == "lock" and account is None:
-            account = self.accounts[scene_id] = Account(entry)
+            account = self.accounts[scene_id] = Account(logged)
         if account is None:
             return  # it began before the files, or where records were lost
         if account.settled:
-            self.findings.append(entry.finding(f"scene {scene_id}: expected nothing after its settlement"))
+            self.findings.append(logged.finding(f"scene {scene_id}: expected nothing after its settlement"))
         elif operation == "settle":
-            account.settled = entry
-            self._check_settlement(entry, account)
+            account.settled = logged
+            self._check_settlement(logged, account)
         else:
             account.locked_uatp += record["amount_uatp"]
 
-    def _check_settlement(self, entry: Entry, account: Account) -> None:
-        record = entry.record
-        if entry.lost == account.first.lost and record["amount_uatp"] != account.locked_uatp:
+    def _check_settlement(self, logged: LoggedRecord, account: Account) -> None:
+        record = logged.record
+        if logged.lost == account.first.lost and record["amount_uatp"] != account.locked_uatp:
             problem = differs("amount_uatp", f"{account.locked_uatp} locked", record["amount_uatp"])
-            self.findings.append(entry.finding(problem))
+            self.findings.append(logged.finding(problem))
         if record["spent_uatp"] is None or record["spent_uatp"] > record["amount_uatp"]:
             problem = differs("spent_uatp", f"at most {record['amount_uatp']}", record["spent_uatp"])
-            self.findings.append(entry.finding(problem))
+            self.findings.append(logged.finding(problem))
 
 
 def _balance(initial: int, available: int, locked: int, adp: int) -> _Balance:

@@ -10,11 +10,11 @@ from typing import Any
 from sage_edge.errors import SageError
 from sage_edge.irp.lrc import LRC
 from sage_edge.irp.reputation import T3, V3, Change, rule_of, total_change
-from sage_edge.telemetry.audit.findings import Entry, Finding, differs
+from sage_edge.telemetry.audit.findings import Finding, LoggedRecord, differs
 from sage_edge.telemetry.records import Record
 
-_V3_INPUTS = [entry.name for entry in fields(V3)]
-_LRC_INPUTS = [entry.name for entry in fields(LRC)]
+_V3_INPUTS = [logged.name for logged in fields(V3)]
+_LRC_INPUTS = [logged.name for logged in fields(LRC)]
 
 
 class TrustBook:
@@ -28,15 +28,15 @@ class TrustBook:
         self.findings: list[Finding] = []
         self._newest: dict[tuple[str, str], Record] = {}
 
-    def take(self, entry: Entry) -> None:
+    def take(self, logged: LoggedRecord) -> None:
         """The next update."""
-        record = entry.record
+        record = logged.record
         try:
             problems = [*_t3_problems(record), *_v3_problems(record), *_lrc_problems(record)]
         except SageError as exc:
             problems = [str(exc)]
         problems += self._continuity_problems(record)
-        self.findings += [entry.finding(problem) for problem in problems]
+        self.findings += [logged.finding(problem) for problem in problems]
 
     def _continuity_problems(self, record: Record) -> Iterator[str]:
         """An update goes on from the one before it, if that is on file."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sage_edge.telemetry.audit.findings import Entry, Finding, differs
+from sage_edge.telemetry.audit.findings import Finding, LoggedRecord, differs
 from sage_edge.telemetry.canonical import seal
 from sage_edge.telemetry.checkpoints import HEAD_NAME
 from sage_edge.telemetry.journal import FILE_NAME
@@ -61,7 +61,7 @@ class Trail:
         self.records = self.unchained = self.gaps = self.lost = 0
         self.checkpoints = self.unsigned = self.torn_bytes = 0
 
-    def entries(self) -> Iterator[Entry]:
+    def logged_records(self) -> Iterator[LoggedRecord]:
         """Every record of the chain that is valid in itself, in the order of the files.
 
         Raises:
@@ -71,11 +71,11 @@ class Trail:
         for file in self._files:
             with file.open("rb") as lines:
                 for number, line in enumerate(lines, start=1):
-                    if entry := self._take(file, number, line):
-                        yield entry
+                    if logged := self._take(file, number, line):
+                        yield logged
         self._check_ends()
 
-    def _take(self, file: Path, number: int, line: bytes) -> Entry | None:
+    def _take(self, file: Path, number: int, line: bytes) -> LoggedRecord | None:
         """One line; None when there is no record of the chain to hand on."""
         if not line.endswith(b"\n"):
             self.torn_bytes = len(line)
@@ -86,14 +86,14 @@ class Trail:
         if record is None:
             return None
         self._check_link(file, number, record)
-        entry = Entry(file, number, record, self.lost)
+        logged = LoggedRecord(file, number, record, self.lost)
         if record["kind"] == "checkpoint":
-            self._check_signature(entry)
+            self._check_signature(logged)
         self.records += 1
         self.unsigned = 0 if record["kind"] == "checkpoint" else self.unsigned + 1
         self._prev_hash, self._seq = record["record_hash"], record["seq"]
         self._found_signed |= record["record_hash"] == self._head.get("signed_hash")
-        return entry
+        return logged
 
     def _parse(self, file: Path, number: int, line: bytes) -> Record | None:
         """A line's record if it is valid and written as it was hashed."""
@@ -136,18 +136,18 @@ class Trail:
             self.gaps += 1
             self.lost += seq - self._seq - 1
 
-    def _check_signature(self, entry: Entry) -> None:
-        record = entry.record
+    def _check_signature(self, logged: LoggedRecord) -> None:
+        record = logged.record
         fields = {name: record[name] for name in ("signed_seq", "signed_hash", "public_key", "signature")}
         self.checkpoints += 1
         if not is_signed(fields):
-            self.findings.append(entry.finding("signature: expected one by public_key over signed_*"))
-        self._check_key(str(entry.file), entry.line, entry.seq, record["public_key"])
+            self.findings.append(logged.finding("signature: expected one by public_key over signed_*"))
+        self._check_key(str(logged.file), logged.line, logged.seq, record["public_key"])
         if self._seq is not None and (record["signed_seq"], record["signed_hash"]) != (
             self._seq,
             record["prev_hash"],
         ):
-            self.findings.append(entry.finding(differs("signed_seq", self._seq, record["signed_seq"])))
+            self.findings.append(logged.finding(differs("signed_seq", self._seq, record["signed_seq"])))
 
     def _check_key(self, file: str, line: int, seq: int | None, public_key: str) -> None:
         self._public_key = self._public_key or public_key

@@ -96,8 +96,8 @@ def verify(path: Path, *, validator: TelemetryValidator, public_key: Path | None
     key_file = public_key or (beside if beside.exists() else None)
     trail = Trail(path, validator=validator, public_key=read_public_key(key_file) if key_file else None)
     books = Books()
-    for entry in trail.entries():
-        books.take(entry)
+    for logged in trail.logged_records():
+        books.take(logged)
     books.close()
     return Report(
         path=str(path),

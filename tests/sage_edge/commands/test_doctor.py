@@ -45,7 +45,7 @@ def test_it_says_whether_the_core_was_built_for_gpus(monkeypatch):
 
 @pytest.mark.parametrize("why_not", ["", "no CUDA here"])
 def test_it_says_where_the_loop_of_a_plugin_runs_whose_engines_are_on_the_gpu(monkeypatch, why_not):
-    monkeypatch.setattr("sage_edge.commands.doctor.load_plugin", lambda name, settings: DeviceQuadratic())
+    monkeypatch.setattr("sage_edge.commands.doctor.open_plugin", lambda name, settings: DeviceQuadratic())
     monkeypatch.setattr(CudaLoops, "why_not", lambda self: why_not)
     where = f"its loop on the host: {why_not}" if why_not else "its loop on the GPU"
     assert examined()[0]["plugin"] == f"vision: numpy, {where}"
@@ -67,7 +67,7 @@ def test_a_backend_that_cannot_serve_is_not_said_to_run_on_the_cpu():
 def test_it_names_a_plugin_that_cannot_be_loaded_and_why(tmp_path):
     model = shutil.copytree(shared_file("engines/vision/models/nuclei"), tmp_path / "model")
     (model / "step.fp32.onnx").write_bytes(b"no graph")
-    found, ok = examined(vision_model=str(model))
+    found, ok = examined(plugin_config={"vision": {"model": str(model)}})
     assert not ok
     assert found["plugin"].startswith("vision: NOT usable: ")
     assert "step.fp32.onnx: expected sha256" in found["plugin"]
@@ -76,7 +76,9 @@ def test_it_names_a_plugin_that_cannot_be_loaded_and_why(tmp_path):
 def test_it_names_a_plugin_that_nobody_provides():
     found, ok = examined(plugins=("audio",))
     assert not ok
-    assert found["plugin"].startswith("audio: NOT usable: plugins: expected some of [")
+    assert found["plugin"].startswith(
+        "audio: NOT usable: plugins: expected some of control, vision, or module:Class"
+    )
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -111,6 +113,6 @@ def test_doctor_says_that_all_is_well(tmp_path, capsys):
 
 
 def test_doctor_ends_with_1_when_the_service_could_not_run(capsys):
-    code, out, errors = run(capsys, "doctor", "--vision-model", "nowhere", *QUICK)
+    code, out, errors = run(capsys, "doctor", "--set", "vision.model=nowhere", *QUICK)
     assert (code, errors) == (1, "")
     assert "NOT usable" in out

@@ -10,9 +10,10 @@ import pytest
 from sage_edge import Settings
 from sage_edge.commands import engines
 from sage_edge.errors import EngineError
-from sage_edge.plugins import load_recipes
+from sage_edge.plugins import wanted_recipes
 from sage_edge.runtime.building import Built, Machine, PlanBuilder
 from sage_edge.runtime.plans import PlanStore
+from sage_edge.runtime.tensorrt import TensorRTBackend
 from tests.command_line import run
 from tests.fakes import FakeClock
 
@@ -47,7 +48,7 @@ def machine(monkeypatch):
 
             return kind(SimpleNamespace(engine_dir_path=Path(settings.engine_dir)))
 
-        monkeypatch.setattr(engines.TensorRTBackend, "from_settings", from_settings)
+        monkeypatch.setattr(TensorRTBackend, "from_settings", from_settings)
 
     use()
     return use
@@ -129,7 +130,7 @@ def test_ctrl_c_calls_the_build_off_and_keeps_what_was_finished(tmp_path):
     builder = PlanBuilder(PlanStore(tmp_path), Machine("tensorrt-10.3.0", "8.7", 1, build), FakeClock())
     with pytest.raises(KeyboardInterrupt):
         engines.build(settings, builder, FakeClock(), interrupt)
-    verdicts = builder.verdicts(load_recipes(settings))
+    verdicts = builder.verdicts(wanted_recipes(settings))
     assert [verdicts[name].state for name in NAMES] == ["ready"] * 3 + ["missing"] * 5
 
 
@@ -143,7 +144,7 @@ def bare(monkeypatch):
     def from_settings(settings):
         raise EngineError("TensorRT is not installed: set backend = cpu")
 
-    monkeypatch.setattr(engines.TensorRTBackend, "from_settings", from_settings)
+    monkeypatch.setattr(TensorRTBackend, "from_settings", from_settings)
 
 
 def test_build_without_tensorrt_says_so_and_ends_with_2(bare, flags, capsys):
@@ -175,7 +176,7 @@ def test_verify_without_tensorrt_compares_checksums_and_says_what_it_cannot_tell
 
 
 def test_a_plugin_without_networks_has_no_recipes():
-    assert load_recipes(Settings(plugins=("control",))) == []
+    assert wanted_recipes(Settings(plugins=("control",))) == []
 
 
 def test_ages_are_in_the_largest_unit_that_fits(tmp_path):

@@ -45,7 +45,7 @@ def test_a_model_that_computes_something_else_is_found_out(tmp_path, vision):
     golden = json.loads((model / "golden.json").read_text())
     golden["E"]["4"] *= 1.01
     (model / "golden.json").write_text(json.dumps(golden))
-    settings = Settings(vision_model=str(model), slots=1, threads=1, telemetry_dir="")
+    settings = Settings(plugin_config={"vision": {"model": str(model)}}, slots=1, threads=1, telemetry_dir="")
     report = make_report(settings, soak_s=0.2, idle_s=0.01, clock=SystemClock())
     section = report["sections"]["golden"]
     assert (report["ok"], section["ok"]) == (False, False)
@@ -57,7 +57,7 @@ def test_results_of_another_model_are_not_compared(tmp_path):
     model = shutil.copytree(shared_file("engines/vision/models/nuclei"), tmp_path / "model")
     golden = json.loads((model / "golden.json").read_text()) | {"model_sha256": ["0" * 64]}
     (model / "golden.json").write_text(json.dumps(golden))
-    settings = Settings(vision_model=str(model), slots=1, threads=1, telemetry_dir="")
+    settings = Settings(plugin_config={"vision": {"model": str(model)}}, slots=1, threads=1, telemetry_dir="")
     section = make_report(settings, soak_s=0.1, idle_s=0.01, clock=SystemClock())["sections"]["golden"]
     assert section["ok"] is False
     assert "another model" in section["why"]

@@ -26,6 +26,5 @@ def test_the_table_of_kinds_names_every_value_that_a_document_may_hold():
         for kind, need, may in rows
     }
     assert told == {
-        kind: (set(required), set(optional) | {"stream_id"})
-        for kind, (required, optional, _) in _READERS.items()
+        kind: (set(required), set(optional)) for kind, (required, optional, _) in _READERS.items()
     }

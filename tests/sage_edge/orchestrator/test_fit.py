@@ -9,15 +9,18 @@ from hypothesis import strategies as st
 from sage_edge import Settings
 from sage_edge.errors import ConfigError
 from sage_edge.orchestrator.fit import check_fits, needed_bytes
+from sage_edge.plugins import make_plugins
 from sage_edge.telemetry.board import available_bytes
 from tests.fixtures.sysfs_tree import lay_out, put
 
 MIB = 1 << 20
+VISION = make_plugins(Settings())
 
 
 @pytest.mark.parametrize("plugins", [("vision",), ("vision", "control")])
 def test_the_defaults_fit_into_a_quarter_of_a_gigabyte(plugins):
-    check_fits(Settings(plugins=plugins), 256 * MIB)
+    settings = Settings(plugins=plugins)
+    check_fits(settings, make_plugins(settings), 256 * MIB)
 
 
 @pytest.mark.parametrize(
@@ -26,24 +29,25 @@ def test_the_defaults_fit_into_a_quarter_of_a_gigabyte(plugins):
 )
 def test_the_setting_that_asks_for_most_is_named_with_what_it_needs(key, value):
     with pytest.raises(ConfigError, match=rf"^{key}: {value} needs \d+ MiB at least, .* of 8192 MiB"):
-        check_fits(Settings(**{key: value}), 8192 * MIB)
+        check_fits(Settings(**{key: value}), VISION, 8192 * MIB)
 
 
 def test_nothing_is_refused_where_memory_is_not_known():
-    check_fits(Settings(slots=1 << 20), None)
+    check_fits(Settings(slots=1 << 20), VISION, None)
 
 
 @given(st.integers(1, 512), st.integers(1, 512), st.integers(0, 1 << 36))
 def test_more_of_anything_never_fits_where_less_did_not(slots, more, free):
     def fits(count):
         try:
-            check_fits(Settings(slots=count), free)
+            check_fits(Settings(slots=count), VISION, free)
         except ConfigError:
             return False
         return True
 
     assert fits(slots) or not fits(slots + more)
-    assert needed_bytes(Settings(slots=slots + more))["slots"] > needed_bytes(Settings(slots=slots))["slots"]
+    less, most = (needed_bytes(Settings(slots=count), VISION)["slots"] for count in (slots, slots + more))
+    assert most > less
 
 
 def test_a_containers_limit_counts_when_it_leaves_less(tmp_path):

@@ -16,8 +16,8 @@ from sage_edge import HRM, Budget, Settings
 from sage_edge.errors import (
     BudgetError,
     DeadlineError,
-    EngineError,
     ParameterError,
+    PluginError,
     SageError,
     UnknownPluginError,
     UnknownRequestError,
@@ -261,7 +261,7 @@ def test_a_scene_tells_the_steps_of_a_member_that_failed():
     plants["left"].fault = "crash"
     answer(hrm, other)
     hrm.close()
-    assert isinstance(failing.future.exception(), EngineError)
+    assert isinstance(failing.future.exception(), PluginError)
     (summary,) = [r for r in hrm.telemetry.hub.after(-1, 10**6)[0] if r["kind"] == "scene"]
     assert (summary["members"][0]["steps"], summary["members"][0]["halt_reason"]) == (3, "error")
 
@@ -285,7 +285,7 @@ def test_a_scene_halts_together_and_its_contributions_add_up_to_the_change_of_H(
 def test_an_empty_account_is_said_with_the_time_until_it_pays_again():
     hrm, _ = open_quiet(FakeClock(), atp_capacity=25.0, recharge_w=0.5)
     answer(hrm, hrm.submit("left", frame(90.0), Budget(atp=25.0, eps=0.0, max_steps=64)))
-    hrm._lanes["left"].profile.start_uatp = 5e7
+    hrm._served["left"].profile.start_uatp = 5e7
     with pytest.raises(BudgetError, match="try again in"):
         hrm.submit("left", frame(1.0))
     assert hrm.ledger.balance.locked_uatp == 0

@@ -163,8 +163,8 @@ def test_a_device_that_fails_answers_everybody_with_an_error():
     for ticket in tickets:
         with pytest.raises(EngineError):
             ticket.future.result(timeout=0)
-    assert hrm._lanes["left"].refiner.has_failed
-    assert not hrm._lanes["right"].refiner.has_failed
+    assert hrm._served["left"].refiner.has_failed
+    assert not hrm._served["right"].refiner.has_failed
     hrm.close()
 
 

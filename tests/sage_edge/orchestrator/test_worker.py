@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
 
 from sage_edge import native
-from sage_edge.errors import CancelledRequestError, DeadlineError, EngineError, SupersededError
+from sage_edge.errors import CancelledRequestError, DeadlineError, EngineError, PluginError, SupersededError
 from sage_edge.orchestrator.queue import WaitingRoom
 from sage_edge.orchestrator.worker import Worker
-from sage_edge.runtime import CpuRefiner
+from sage_edge.runtime import CpuRefiner, open_slots
 from sage_edge.telemetry import Metrics, RunDirectory
 from tests.fakes import FakeClock
 from tests.quadratic import QuadraticPlugin
@@ -31,7 +32,8 @@ class Bench:
         self.ring = native.Ring(1024)
         self.reader = native.RingReader(self.ring)
         self.refiner = CpuRefiner(
-            self.plugin.open_slots(slots, 1, history),
+            open_slots(self.plugin, capacity=slots, threads=1, history=history),
+            self.plugin.example,
             ring=self.ring,
             plugin_number=0,
             now_ns=self.clock.monotonic_ns,
@@ -229,7 +231,7 @@ def test_a_failing_engine_fails_its_requests_and_not_the_service():
     bench.worker.start()
     bench.engine_error = RuntimeError("a broken kernel")
     lost = bench.ask(4.0)
-    with pytest.raises(EngineError, match="RuntimeError"):
+    with pytest.raises(PluginError, match=r"quadratic\.advance: raised RuntimeError"):
         lost.future.result(timeout=10)
     bench.engine_error = None
     assert bench.ask(4.0).future.result(timeout=10).run.halt_reason == "slope<eps"
@@ -415,3 +417,34 @@ def test_a_newer_frame_of_a_stream_takes_the_place_of_one_that_waits():
     assert old.members[0].has_ended
     for ticket, target in ((new, 3.0), (other, 2.0)):
         np.testing.assert_allclose(ticket.future.result(timeout=0).answer.array, target, rtol=0.05)
+
+
+def test_a_step_that_does_not_return_is_told_of_and_does_not_keep_the_service_from_ending(monkeypatch):
+    monkeypatch.setattr("sage_edge.orchestrator.worker._GIVE_UP_S", 0.05)
+    never, begun = threading.Event(), threading.Event()
+    bench = Bench()
+    bench.plugin._before_step = lambda: (begun.set(), never.wait())
+    bench.worker.start()
+    lost = bench.ask(4.0)
+    assert begun.wait(10)
+    assert not bench.worker.is_stuck
+    bench.clock.advance(11.0)
+    assert bench.worker.is_stuck
+    bench.room.close()
+    bench.worker.join(0.0)
+    with pytest.raises(EngineError, match="a step did not return before the service ended"):
+        lost.future.result(timeout=0)
+    never.set()
+    bench.worker._thread.join(10)
+    assert not bench.worker.is_stuck
+
+
+@pytest.mark.parametrize(("promise", "words"), [("high", "expected a float"), (2.0, "expected 0 to 1")])
+def test_a_promise_that_is_none_fails_its_request_and_nobody_waits_for_ever(promise, words):
+    bench = Bench()
+    bench.plugin.trust = lambda E_norm: promise
+    lost = bench.ask(4.0)
+    bench.room.close()
+    bench.worker.join(10)
+    with pytest.raises(PluginError, match=words):
+        lost.future.result(timeout=0)

@@ -11,7 +11,7 @@ import pytest
 from sage_edge import native, refine
 from sage_edge.errors import InfeasibleError, InputError, ParameterError, ProblemError, ShapeError
 from sage_edge.plugins.control import ControlPlugin
-from sage_edge.runtime import CpuRefiner, Job
+from sage_edge.runtime import CpuRefiner, Job, open_slots
 
 QP = {"kind": "qp", "P": [[2.0, 0.0], [0.0, 2.0]], "q": [-2.0, -5.0], "A": [[1.0, 1.0]], "u": [1.0]}
 MPC = {"kind": "mpc", "A": [[1.0, 0.1], [0.0, 1.0]], "B": [[0.005], [0.1]], "Q": [1.0, 0.1], "R": [0.1]}
@@ -30,11 +30,16 @@ def plugin():
     return ControlPlugin()
 
 
-def run(plugin, problems, slots=2):
+def run(plugin, problems, slots=2, streams=None):
     """Answers and summaries of problems, in order, from one refiner."""
     ring = native.Ring(4096)
-    refiner = CpuRefiner(plugin.open_slots(slots, 1), ring=ring, plugin_number=0, now_ns=time.monotonic_ns)
-    waiting = [Job(number, problem, plugin.halting) for number, problem in enumerate(problems)]
+    states = open_slots(plugin, capacity=slots, threads=1, history=0)
+    refiner = CpuRefiner(states, plugin.example, ring=ring, plugin_number=0, now_ns=time.monotonic_ns)
+    streams = streams or [None] * len(problems)
+    waiting = [
+        Job(number, problem, plugin.halting, stream_id=stream)
+        for number, (problem, stream) in enumerate(zip(problems, streams, strict=True))
+    ]
     done = {}
     while waiting or refiner.live:
         jobs, waiting = waiting[: refiner.free], waiting[refiner.free :]
@@ -93,16 +98,15 @@ def test_results_do_not_depend_on_the_slot_or_on_the_neighbours(plugin):
 
 
 def test_a_stream_goes_on_where_its_last_problem_ended(plugin):
-    first, again = (plugin.prepare(MPC | {"stream_id": "arm", "shift": False}) for _ in range(2))
-    other = plugin.prepare(MPC | {"stream_id": "leg"})
-    warmed = run(plugin, [first, again, other], slots=1)
+    first, again = (plugin.prepare(MPC | {"shift": False}) for _ in range(2))
+    warmed = run(plugin, [first, again, plugin.prepare(MPC)], slots=1, streams=["arm", "arm", "leg"])
     steps = [finished.summary.step_idx for finished in warmed]
     assert steps[1] < steps[0] == steps[2]
 
 
 def test_a_stream_of_another_form_starts_cold(plugin):
-    documents = [MPC | {"stream_id": "s"}, QP | {"stream_id": "s"}, PLAN | {"stream_id": "s"}]
-    mixed = run(plugin, [plugin.prepare(document) for document in documents], slots=1)
+    documents = [MPC, QP, PLAN]
+    mixed = run(plugin, [plugin.prepare(document) for document in documents], slots=1, streams=["s"] * 3)
     for finished, document in zip(mixed, documents, strict=True):
         [cold] = run(plugin, [plugin.prepare(document)], slots=1)
         np.testing.assert_array_equal(finished.answer.array, cold.answer.array)
@@ -128,7 +132,7 @@ def test_the_answer_of_the_reference_loop_is_feasible_whatever_stops_it(plugin):
         (QP | {"l": [2.0]}, ProblemError, "l"),
         (QP | {"u": [1.0, 2.0]}, ShapeError, "u"),
         (QP | {"eps": 0}, ParameterError, "eps: expected more than 0"),
-        (QP | {"stream_id": 3}, ParameterError, "stream_id"),
+        (QP | {"stream_id": "arm"}, ParameterError, "stream_id: expected it beside the problem"),
         (MPC | {"N": 0}, ParameterError, "N: expected a whole number from 1"),
         (MPC | {"N": 2.5}, ParameterError, "N: expected a whole number"),
         (MPC | {"N": 600}, ParameterError, "N: expected at most 512 for 2 states or inputs, got 600"),

@@ -9,13 +9,13 @@ import pytest
 
 from sage_edge import Settings
 from sage_edge.errors import ConfigError, EngineError
-from sage_edge.plugins import load_plugin, load_recipes
+from sage_edge.plugins import open_plugin, wanted_recipes
 from sage_edge.runtime.backend import open_backend
 from sage_edge.runtime.engine import OnnxEngine
 
 
 def test_the_cpu_is_the_default():
-    [recipe] = [item for item in load_recipes(Settings()) if ".decoder." in item.name]
+    [recipe] = [item for item in wanted_recipes(Settings()) if ".decoder." in item.name]
     engine = open_backend(Settings(threads=1)).open(recipe)
     assert isinstance(engine, OnnxEngine)
     assert engine.sha256 == recipe.sha256
@@ -23,7 +23,7 @@ def test_the_cpu_is_the_default():
 
 def test_an_unknown_backend_is_refused():
     with pytest.raises(ConfigError, match="backend: expected one of cpu, tensorrt, got 'cuda'"):
-        Settings(backend="cuda")
+        open_backend(Settings(backend="cuda"))
 
 
 def test_tensorrt_where_it_is_not_stops_the_start_and_nothing_falls_back(monkeypatch):
@@ -31,7 +31,7 @@ def test_tensorrt_where_it_is_not_stops_the_start_and_nothing_falls_back(monkeyp
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(EngineError, match="TensorRT is not installed"):
-        load_plugin("vision", Settings(backend="tensorrt"))
+        open_plugin("vision", Settings(backend="tensorrt"))
 
 
 def test_nothing_of_a_gpu_and_no_torch_is_imported_before_it_is_asked_for():
@@ -45,7 +45,7 @@ def test_nothing_of_a_gpu_and_no_torch_is_imported_before_it_is_asked_for():
 
 
 def test_recipes_follow_the_settings():
-    recipes = load_recipes(Settings(precision="fp16", slots=5))
+    recipes = wanted_recipes(Settings(precision="fp16", slots=5))
     assert [item.name for item in recipes] == [
         f"nuclei.{graph}.fp16" for graph in ("encoder", "step", "energy", "decoder")
     ]

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from sage_edge.errors import EngineError
+from sage_edge.irp.recipe import Recipe, batch_widths
 from sage_edge.runtime.building import BuildState, Built, Machine, PlanBuilder
 from sage_edge.runtime.plans import PlanStore
-from sage_edge.runtime.recipe import Recipe, batch_widths
 from tests.fake_tensorrt import recipe
 from tests.fakes import FakeClock
 

@@ -10,7 +10,7 @@ from sage_edge.errors import ConfigError, DeviceError
 from sage_edge.runtime import CudaLoops, CudaRefiner, Job, Unled
 from tests.fakes import FakeClock
 from tests.host_loop import HostLoops
-from tests.quadratic import DeviceQuadratic
+from tests.quadratic import DeviceQuadratic, device_program
 
 pytestmark = pytest.mark.skipif(not native.BUILT_WITH_CUDA, reason="needs a build with a CUDA compiler")
 SIZE = 6
@@ -35,13 +35,18 @@ class Bench:
         self.clock = FakeClock()
         self.fault = None
         self.batches = []
-        self.program = DeviceQuadratic(SIZE, before_step=self._step)
-        encode = self.program.encode
-        self.program.encode = lambda inputs: self.batches.append(len(inputs)) or encode(inputs)
+        self.plugin = DeviceQuadratic(size=SIZE, before_step=self._step)
+        encode = self.plugin.encode
+        self.plugin.encode = lambda inputs: self.batches.append(len(inputs)) or encode(inputs)
         loops = HostLoops(self.clock.monotonic_ns)
         ring = loops.make_ring(records)
         self.refiner = CudaRefiner(
-            self.program, loops, ring, slots=3, plugin_number=0, now_ns=self.clock.monotonic_ns
+            device_program(self.plugin),
+            loops,
+            ring,
+            slots=3,
+            plugin_number=0,
+            now_ns=self.clock.monotonic_ns,
         )
         (self.loop,) = loops.made
         self.refiner.warm_up()
@@ -151,7 +156,13 @@ def test_it_says_how_its_ticks_follow_each_other_and_why(bench):
 
 def test_a_loop_needs_a_mapped_ring_and_sizes_that_fit():
     with pytest.raises(ConfigError, match="at least 8 rows, got 4"):
-        CudaLoops().make_loop(DeviceQuadratic(SIZE), native.Ring(64), widths=[2, 8], rows=4, plugin_number=0)
+        CudaLoops().make_loop(
+            device_program(DeviceQuadratic(size=SIZE)),
+            native.Ring(64),
+            widths=[2, 8],
+            rows=4,
+            plugin_number=0,
+        )
 
 
 @pytest.mark.skipif(native.device_count() > 0, reason="there is a GPU here")

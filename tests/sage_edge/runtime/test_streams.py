@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sage_edge import Carried
 from sage_edge.native import Ring
-from sage_edge.runtime import Carried, CpuRefiner, Job
-from sage_edge.runtime.streams import KEPT, Streams
+from sage_edge.runtime import CpuRefiner, Job, open_slots
+from sage_edge.runtime.latent_slots import KEPT_STREAMS
+from sage_edge.runtime.streams import Streams
 from tests.fakes import FakeClock
 from tests.quadratic import QuadraticPlugin
 
@@ -24,8 +26,10 @@ class Service:
     def __init__(self, carry_over=keep_all):
         plugin = QuadraticPlugin()
         plugin.carry_over = carry_over
-        states = plugin.open_slots(4, 1)
-        self.refiner = CpuRefiner(states, ring=Ring(256), plugin_number=0, now_ns=FakeClock().monotonic_ns)
+        states = open_slots(plugin, capacity=4, threads=1, history=0)
+        self.refiner = CpuRefiner(
+            states, plugin.example, ring=Ring(256), plugin_number=0, now_ns=FakeClock().monotonic_ns
+        )
         self.policy = plugin.halting.replace(K=1)
         self.runs = 0
 
@@ -89,7 +93,7 @@ def test_the_stream_that_was_not_used_for_longest_is_forgotten(service):
     anew = service.steps(TARGET, "a")
     service.steps(TARGET, "b")
     service.steps(TARGET, "a")
-    for number in range(KEPT - 1):
+    for number in range(KEPT_STREAMS - 1):
         service.steps(TARGET, f"c{number}")
     assert service.steps(TARGET, "a") == 1
     assert service.steps(TARGET, "b") == anew
@@ -109,7 +113,7 @@ def test_a_slot_that_moves_takes_its_stream_along(service):
 
 
 def test_slots_without_a_way_to_carry_begin_anew():
-    service = Service(None)
+    service = Service(lambda first, earlier: None)
     anew = service.steps(TARGET, "camera")
     assert service.steps(TARGET, "camera") == anew
 

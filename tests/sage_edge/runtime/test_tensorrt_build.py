@@ -6,7 +6,7 @@ import pytest
 
 from sage_edge import Settings
 from sage_edge.errors import EngineError
-from sage_edge.plugins import load_recipes
+from sage_edge.plugins import wanted_recipes
 from sage_edge.runtime.building import BuildState, Machine, PlanBuilder
 from sage_edge.runtime.plans import PlanStore
 from sage_edge.runtime.tensorrt.api import open_tensorrt
@@ -39,7 +39,7 @@ def _import(wanted, name):
 def recipe_of(graph, precision):
     [found] = [
         item
-        for item in load_recipes(Settings(precision=precision))
+        for item in wanted_recipes(Settings(precision=precision))
         if item.name == f"nuclei.{graph}.{precision}"
     ]
     return found

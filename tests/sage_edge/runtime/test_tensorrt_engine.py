@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from sage_edge import Settings
 from sage_edge.errors import EngineError
-from sage_edge.plugins import load_recipes
+from sage_edge.plugins import wanted_recipes
 from sage_edge.plugins.vision import VisionPlugin
-from sage_edge.plugins.vision_model import find_model, load_model
 from sage_edge.runtime.backend import open_backend
 from sage_edge.runtime.building import BuildState
 from sage_edge.runtime.plans import PlanStore
@@ -113,13 +112,13 @@ def test_plans_of_another_gpu_are_refused(tmp_path):
 def model(tmp_path_factory):
     """A vision model folder with its engines opened on both backends."""
     settings = Settings(slots=3, threads=1)
-    folder = find_model("nuclei")
     planned = backend(tmp_path_factory.mktemp("plans"))
-    planned.builder.build(load_recipes(settings), BuildState(FakeClock()))
-    return [
-        VisionPlugin(load_model(folder, precision="fp32", slots=settings.slots, backend=made))
-        for made in (planned, open_backend(settings))
-    ]
+    planned.builder.build(wanted_recipes(settings), BuildState(FakeClock()))
+    plugins = [VisionPlugin(), VisionPlugin()]
+    for plugin, made in zip(plugins, (planned, open_backend(settings)), strict=True):
+        recipes = plugin.recipes("fp32").items()
+        plugin.load({graph: made.open(recipe.for_slots(settings.slots)) for graph, recipe in recipes})
+    return plugins
 
 
 @pytest.mark.heavy
@@ -139,7 +138,7 @@ def test_vision_refines_on_plans_as_it_does_on_onnx_files(model, nuclei_frame):
             strict=True,
         ):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
-        answers = zip(on_plans.decode(first.z, frames), on_files.decode(first.z, frames), strict=True)
+        answers = zip(on_plans.answers(first.z, frames), on_files.answers(first.z, frames), strict=True)
         assert all((a.array == b.array).all() for a, b in answers)
 
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs torch: make test-training")
 from sage_edge.errors import EngineError  # noqa: E402
 from sage_edge.irp import Answer  # noqa: E402
 from sage_edge.native import HaltPolicy, Ring  # noqa: E402
-from sage_edge.runtime import CpuRefiner, Job, LatentSlots  # noqa: E402
+from sage_edge.runtime import CpuRefiner, Job, open_slots  # noqa: E402
 from sage_edge.runtime.engine import OnnxEngine  # noqa: E402
 from sage_edge.runtime.torch_engine import TorchEngine  # noqa: E402
 from tests.quadratic import QuadraticPlugin  # noqa: E402
@@ -142,6 +142,16 @@ def test_enqueue_reads_and_writes_the_callers_memory_by_dlpack(engine):
             np.testing.assert_array_equal(targets[name], expected)
 
 
+def test_its_ends_are_found_by_a_pass_and_it_binds_what_has_them(engine):
+    assert engine.ends["delta"] == (INPUTS["z"], np.dtype(np.float32))
+    assert engine.ends["energy"] == ((CHANNELS * SIDE**2,), np.dtype(np.float32))
+    given = arrays(3)
+    targets = {name: np.empty((3, *engine.ends[name].shape), np.float32) for name in OUTPUTS}
+    engine.bind({**given, **targets})(0)
+    for name, expected in engine.run(given).items():
+        np.testing.assert_array_equal(targets[name], expected)
+
+
 class TorchPlugin(QuadraticPlugin):
     """The quadratic plugin with torch for its step."""
 
@@ -170,7 +180,11 @@ def refined(plugin):
 
     clock = itertools.count(0, 1000)
     refiner = CpuRefiner(
-        LatentSlots(plugin, capacity=2, threads=1), ring=Ring(64), plugin_number=0, now_ns=lambda: next(clock)
+        open_slots(plugin, capacity=2, threads=1, history=0),
+        plugin.example,
+        ring=Ring(64),
+        plugin_number=0,
+        now_ns=lambda: next(clock),
     )
     waiting = [
         Job(n, np.full(6, 1.0 + n, np.float32), HaltPolicy(K=2, eps=1e-3, max_steps=20)) for n in range(3)
@@ -184,8 +198,8 @@ def refined(plugin):
     ]
 
 
-def test_a_slot_program_can_step_by_torch():
-    assert isinstance(TorchPlugin().decode(np.zeros((1, 6), np.float32), [None])[0], Answer)
+def test_a_latent_plugin_can_step_by_torch():
+    assert isinstance(TorchPlugin().answers(np.zeros((1, 6), np.float32), [None])[0], Answer)
     with_torch = refined(TorchPlugin())
     assert with_torch == refined(QuadraticPlugin())
     assert len(with_torch) == 3

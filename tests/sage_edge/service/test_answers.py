@@ -71,7 +71,7 @@ def test_what_waits_is_queued_and_what_runs_shows_its_best_so_far(gated):
     assert reply.headers["Retry-After"] == "1"
     with ThreadPoolExecutor(1) as caller:
         asked = caller.submit(service.client.get, running)
-        service.wait_for(lambda: service.hrm._lanes["quadratic"].worker._peeks)
+        service.wait_for(lambda: service.hrm._served["quadratic"].worker._peeks)
         gate.let_one_pass()  # the next step stands at the gate while the answer is on its way
         reply = asked.result()
     gate.open()
@@ -243,7 +243,7 @@ def test_an_answer_is_kept_for_as_long_as_the_settings_say():
 
 def test_no_more_are_kept_than_the_settings_say_and_what_ended_makes_way(gated):
     service, gate = gated
-    service.hrm.answers._capacity = 1
+    service.hrm.requests._capacity = 1
     gate.close()
     first = post_later(service)
     refused = post_vector(service.client, headers=ASYNC)
@@ -279,7 +279,7 @@ def test_a_deleted_request_ends_within_a_step_and_leaves_nothing_behind(gated):
     waiting = post_later(service)
     with ThreadPoolExecutor(1) as caller:
         asked = caller.submit(service.client.get, running)
-        service.wait_for(lambda: service.hrm._lanes["quadratic"].worker._peeks)
+        service.wait_for(lambda: service.hrm._served["quadratic"].worker._peeks)
         for place in (running, waiting):
             reply = service.client.delete(place)
             assert (reply.status_code, reply.content) == (204, b"")
@@ -290,7 +290,7 @@ def test_a_deleted_request_ends_within_a_step_and_leaves_nothing_behind(gated):
     service.wait_for(lambda: service.hrm.ledger.balance.locked_uatp == 0)
     assert gate.steps == 1
     assert service.hrm.status()["quadratic"]["live"] == 0
-    assert len(service.hrm.answers) == 0
+    assert len(service.hrm.requests) == 0
 
 
 def test_one_who_stops_asking_does_not_disturb_the_run(gated):
@@ -299,7 +299,7 @@ def test_one_who_stops_asking_does_not_disturb_the_run(gated):
     gate.close()
     place = post_later(service)
     service.wait_for(lambda: gate.steps == 1)
-    ticket = service.hrm.answers.find(place.rpartition("/")[2])
+    ticket = service.hrm.requests.find(place.rpartition("/")[2])
     assert not service.hrm.peek(ticket).cancel()
     gate.open()
     assert final(service, place).status_code == 200

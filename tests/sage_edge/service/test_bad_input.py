@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import threading
 import time
@@ -34,7 +35,7 @@ JSON = {"Content-Type": "application/json"}
 HUNDRED_MS = 0.1
 JPEG = as_image(np.zeros((64, 64, 3), np.uint8), "JPEG")
 BAD_BODIES = {
-    "an empty body": (b"", 422, "empty"),
+    "an empty body": (b"", 422, "no bytes"),
     "a truncated JPEG": (JPEG[: len(JPEG) // 2], 422, "broken"),
     "a text file": (b"this is no image\n" * 10, 422, "170 bytes of no such kind"),
     "a PNG that claims 60000 x 60000": (png_claiming(60_000, 60_000), 413, "pixels"),
@@ -113,14 +114,14 @@ def post_tensor(service, content, shape, dtype, plugin="vision"):
     [
         (b"abcd", "4,4", "uint8", ["[4, 4] of uint8", "16 bytes", "has 4"]),
         (b"abcd", "1,1", "float16", ["2 bytes", "has 4"]),
-        (b"abcd", "2,2", "int64", ["Sage-Tensor-Dtype", "uint8, float16, float32", "'int64'"]),
-        (b"abcd", "2,2", ">f4", ["Sage-Tensor-Dtype", "'>f4'"]),
-        (b"abcd", "2,2", "object", ["Sage-Tensor-Dtype", "'object'"]),
-        (b"abcd", "", "uint8", ["Sage-Tensor-Shape", "480,640,3", "''"]),
-        (b"abcd", "2,x", "uint8", ["Sage-Tensor-Shape", "'2,x'"]),
-        (b"abcd", "-2,-2", "uint8", ["Sage-Tensor-Shape", "'-2,-2'"]),
-        (b"abcd", "2;2", "uint8", ["Sage-Tensor-Shape", "'2;2'"]),
-        (b"a", ",".join(["1"] * 70), "uint8", ["Sage-Tensor-Shape", "up to 8"]),
+        (b"abcd", "2,2", "int64", ["tensor dtype", "uint8, float16, float32", "'int64'"]),
+        (b"abcd", "2,2", ">f4", ["tensor dtype", "'>f4'"]),
+        (b"abcd", "2,2", "object", ["tensor dtype", "'object'"]),
+        (b"abcd", "", "uint8", ["tensor shape", "480,640,3", "''"]),
+        (b"abcd", "2,x", "uint8", ["tensor shape", "'2,x'"]),
+        (b"abcd", "-2,-2", "uint8", ["tensor shape", "'-2,-2'"]),
+        (b"abcd", "2;2", "uint8", ["tensor shape", "'2;2'"]),
+        (b"a", ",".join(["1"] * 70), "uint8", ["tensor shape", "up to 8"]),
         (b"abcd", "0,0,3", "uint8", ["needs 0 bytes", "has 4"]),
         (b"abcd", "4", "uint8", ["[H, W, 3]", "[4]"]),
         (b"abcd", "1,1,4", "uint8", ["[H, W, 3]", "[1, 1, 4]"]),
@@ -293,6 +294,37 @@ def test_a_misspelt_parameter_is_refused_by_name(service):
         assert_refused(reply, 422, "bad_parameter", "unknown parameter")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", VISION),
+        ("POST", "/v1/scenes"),
+        ("GET", "/v1/telemetry"),
+        ("GET", "/v1/telemetry/stream"),
+    ],
+)
+@pytest.mark.parametrize("query", ["atp=5&atp=5", "after=0&after=1&after=2", "dedline_ms=1&dedline_ms=2"])
+def test_a_parameter_that_is_given_twice_is_refused_by_name(service, method, path, query):
+    reply = service.client.request(method, f"{path}?{query}")
+    name, count = query.partition("=")[0], query.count("=")
+    assert_refused(reply, 422, "bad_parameter", f"{name}: expected once, got it {count} times")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "GZIP", "gzip, identity", ""])
+@pytest.mark.parametrize("path", [VISION, "/v1/scenes", "/v1/quality"])
+def test_a_compressed_body_is_refused_by_the_name_of_its_coding(service, path, coding):
+    headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
+    reply = service.client.post(path, content=gzip.compress(b"{}"), headers=headers)
+    assert_refused(
+        reply, 415, "unsupported_media_type", "Content-Encoding: expected none", "as they are", repr(coding)
+    )
+
+
+def test_a_body_that_says_it_is_not_compressed_is_taken(service):
+    reply = service.client.post(VISION, content=JPEG, headers={"Content-Encoding": "identity"})
+    assert reply.status_code == 200
+
+
 @pytest.mark.parametrize("query", ["after=-2", "after=x", "limit=0", "limit=10001", "limit=1.5"])
 def test_a_bad_place_in_the_telemetry_is_refused_by_name(service, query):
     reply = service.client.get(f"/v1/telemetry?{query}")
@@ -352,7 +384,7 @@ B64 = base64.b64encode(JPEG).decode()
         (b'{"frame": {"base64": "aGk="}} more', "not valid JSON"),
         (b"null", 'expected {"frame"'),
         (b'"frame"', 'expected {"frame"'),
-        (b'{"frame": "aGk="}', 'expected {"frame"'),
+        (b'{"frame": "aGk="}', 'frame: expected {"base64"'),
         (b'{"image": {}}', 'expected {"frame"'),
         (b'{"frame": {}}', "frame.base64"),
         (b'{"frame": {"base64": 5}}', "got 5"),
@@ -403,13 +435,16 @@ UPLOAD = b'; name="frame"; filename="a.jpg"'
         (b"no form", "bad_frame", "not a usable form"),
         (form(), "bad_frame", "form field 'frame'"),
         (form((b'; name="image"; filename="a.jpg"', JPEG)), "bad_frame", "got fields ['image']"),
-        (form((b'; name="frame"', b"text")), "bad_frame", "expected a file"),
+        (form((b'; name="frame"', b"text")), "bad_frame", "4 bytes of no such kind"),
+        (form((b'; name="frame"', b"")), "bad_frame", "form field 'frame': expected a frame, got no bytes"),
+        (form((b'; name="frame"', JPEG), (UPLOAD, JPEG)), "bad_parameter", "frame: expected one such"),
+        (form((UPLOAD, JPEG), *[(b'; name="eps"', b"1")] * 2), "bad_parameter", "eps: expected one such"),
         (form((b"", JPEG)), "bad_frame", "not a usable form"),
-        (form((UPLOAD, b"")), "bad_frame", "empty file"),
+        (form((UPLOAD, b"")), "bad_frame", "form field 'frame': expected a frame, got no bytes"),
         (form((UPLOAD, b"text")), "bad_frame", "4 bytes of no such kind"),
         (form((UPLOAD, JPEG), (UPLOAD, JPEG)), "bad_frame", "not a usable form"),
         (form((UPLOAD, JPEG), *[(b'; name="max_steps"', b"1")] * 20), "bad_frame", "not a usable form"),
-        (form((UPLOAD, JPEG), (b'; name="max_steps"', b"9" * (2 << 20))), "bad_frame", "not a usable form"),
+        (form((UPLOAD, JPEG), (b'; name="max_steps"', b"9" * (2 << 20))), "bad_parameter", "max_steps: "),
         (form((UPLOAD, JPEG), (b'; name="steps"', b"1")), "bad_parameter", "steps: unknown parameter"),
         (form((UPLOAD, JPEG), (b'; name="\xff"', b"1")), "bad_parameter", "unknown parameter"),
         (form((UPLOAD, JPEG), (b'; name="max_steps"', b"x")), "bad_parameter", "max_steps: "),
@@ -546,7 +581,7 @@ def test_what_is_no_http_gets_400_and_the_door(service, request_bytes):
         (b"Host: x\r\nContent-Type: image/jpeg; charset=\xff\r\n", 422),
         (b"Host: x\r\nX-Request-Id: \xff\r\n", 422),
         (b"Host: x\r\nSage-Max-Steps: \xb2\r\n", 422),
-        (b"Host: x\r\nContent-Encoding: gzip\r\n", 422),
+        (b"Host: x\r\nContent-Encoding: gzip\r\n", 415),
         (b"Host: x\r\nX-Filler: " + b"a" * 30_000 + b"\r\n", 422),
     ],
 )

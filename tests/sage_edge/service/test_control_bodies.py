@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 
 import numpy as np
@@ -48,6 +49,25 @@ def test_a_problem_as_an_archive_of_arrays_has_the_same_answer(control):
     np.testing.assert_array_equal(np.frombuffer(reply.content), by_json)
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"json": {"problem": QP}},
+        {"content": json.dumps({"problem": QP})},
+        {"content": json.dumps(QP)},
+        {"files": {"problem": ("qp.json", json.dumps(QP), "application/json")}},
+        {"files": {"problem": ("qp.json", json.dumps({"problem": QP}), "application/json")}},
+        {"files": {"problem": ("qp.json", json.dumps(QP), "application/octet-stream")}},
+        {"files": {"problem": (None, json.dumps(QP))}},
+        {"files": {"problem": ("qp.npz", archive(**QP), "application/octet-stream")}},
+    ],
+)
+def test_every_way_to_send_a_problem_gets_the_same_answer(control, sent):
+    reply = control.post("/v1/refine/control", **sent)
+    assert reply.status_code == 200, reply.text
+    np.testing.assert_allclose(reply.json()["answer"]["x"], [-0.25, 1.25], atol=2e-3)
+
+
 def test_zero_steps_give_the_first_iterate_and_say_whether_it_is_feasible(control):
     problem = QP | {"l": [0.5]}
     reply = control.post("/v1/refine/control?max_steps=0", json={"problem": problem}).json()
@@ -83,7 +103,13 @@ def bomb():
             413,
             "frame_too_large",
         ),
-        ({"content": b"\xff\xd8", "headers": {"Content-Type": "image/jpeg"}}, 422, "bad_frame"),
+        (
+            {"content": b"\xff\xd8", "headers": {"Content-Type": "image/jpeg"}},
+            415,
+            "unsupported_media_type",
+        ),
+        ({"content": b"\xff\xd8"}, 422, "bad_frame"),
+        ({"content": b"PK no archive"}, 422, "bad_frame"),
     ],
 )
 def test_a_body_that_is_no_problem_is_refused(control, body, status, code):
@@ -102,4 +128,6 @@ def test_an_archive_with_pickled_objects_is_refused(control):
 def test_a_plugin_that_takes_frames_refuses_a_problem(control):
     reply = control.post("/v1/refine/quadratic", json={"problem": QP})
     assert reply.status_code == 422
-    assert "takes a frame, got a problem" in reply.json()["error"]["message"]
+    message = reply.json()["error"]["message"]
+    assert message.startswith('body: expected {"frame": {"base64": ')
+    assert message.endswith("got the keys ['problem']")

@@ -84,11 +84,13 @@ def test_a_plugins_own_class_of_error_counts_as_the_nearest_one(moody):
     assert reply.json() == {"error": {"code": "no_cat", "message": "frame: expected a cat, got a dog"}}
 
 
-@pytest.mark.parametrize(("value", "code"), [(2.0, "internal"), (3.0, "bad_engine")])
-def test_a_defect_is_500_without_its_details_and_the_service_goes_on(moody, value, code, caplog):
+@pytest.mark.parametrize(("value", "method"), [(2.0, "prepare"), (3.0, "advance")])
+def test_a_defect_is_500_without_its_details_and_the_service_goes_on(moody, value, method, caplog):
     reply = post_vector(moody.client, [value] * 6)
     assert reply.status_code == 500
-    assert reply.json()["error"]["code"] == code
+    error = reply.json()["error"]
+    assert error["code"] == "plugin_failed"
+    assert error["message"] == f"quadratic.{method}: raised ZeroDivisionError"
     assert "alice" not in reply.text
     assert "a defect of the" in caplog.text
     assert post_vector(moody.client).status_code == 200
@@ -99,5 +101,5 @@ def test_a_failed_step_ends_the_event_stream_with_the_error(moody):
     assert (
         reply.text.rstrip()
         .split("\n\n")[-1]
-        .startswith('event: error\ndata: {"error": {"code": "bad_engine"')
+        .startswith('event: error\ndata: {"error": {"code": "plugin_failed"')
     )

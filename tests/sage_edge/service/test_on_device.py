@@ -13,10 +13,10 @@ import pytest
 from sage_edge import Settings, native
 from sage_edge.errors import DeviceError, EngineError
 from sage_edge.plugins.vision import VisionPlugin
-from sage_edge.plugins.vision_model import find_model, load_model, read_recipes
+from sage_edge.runtime import DeviceProgram, choose_loop
 from sage_edge.runtime.building import BuildState
 from sage_edge.runtime.plans import PlanStore
-from sage_edge.runtime.tensorrt import TensorRTBackend, TensorRTProgram
+from sage_edge.runtime.tensorrt import TensorRTBackend
 from tests.fake_tensorrt import fake_tensorrt
 from tests.fakes import FakeClock
 from tests.host_loop import HostLoops
@@ -53,10 +53,11 @@ def on_plans(tmp_path_factory):
     tensorrt, gpu = fake_tensorrt()
     store = PlanStore(tmp_path_factory.mktemp("engines"))
     backend = TensorRTBackend(tensorrt, gpu, store, FakeClock())
-    folder = find_model("nuclei")
-    recipes = read_recipes(folder, precision="fp32", slots=SLOTS)
+    plugin = VisionPlugin()
+    recipes = {graph: recipe.for_slots(SLOTS) for graph, recipe in plugin.recipes("fp32").items()}
     backend.builder.build(list(recipes.values()), BuildState(FakeClock()))
-    return VisionPlugin(load_model(folder, precision="fp32", slots=SLOTS, backend=backend)), gpu
+    plugin.load({graph: backend.open(recipe) for graph, recipe in recipes.items()})
+    return plugin, gpu
 
 
 @contextmanager
@@ -78,23 +79,23 @@ def post(service, frame, **query):
     return service.client.post("/v1/refine/vision", content=frame, params=query)
 
 
-def lane(service):
+def served_plugin(service):
     return httpx.get(f"{service.url}/v1/status").json()["plugins"]["vision"]
 
 
 def test_the_program_has_the_types_and_sizes_of_the_plans(on_plans):
-    program = on_plans[0].device_program()
+    program = DeviceProgram(on_plans[0], on_plans[0].step_engine)
     assert program.dtype == np.float32
     assert program.energy_terms == 64
-    assert program.state_shape == on_plans[0].state_shape
+    assert program.plugin is on_plans[0]
 
 
 def test_a_plugin_on_the_host_has_no_program_for_the_device(vision):
-    assert vision.device_program() is None
+    assert choose_loop(vision, HostLoops(lambda: 0)) == (None, "")
 
 
 def test_a_width_without_a_plan_is_refused(on_plans):
-    program = on_plans[0].device_program()
+    program = DeviceProgram(on_plans[0], on_plans[0].step_engine)
     view = native.TensorView(256, (7, 1), np.float32, device="cpu", owner=None)
     with pytest.raises(EngineError, match=r"expected a plan of width 7, got \[1, 2\]"):
         program.bind_step({"z": view})
@@ -104,16 +105,12 @@ def test_plans_of_a_type_that_the_loop_does_not_know_are_refused(on_plans):
     plugin = on_plans[0]
 
     class Odd:
-        tensors = {  # noqa: RUF012
-            name: spec._replace(dtype=np.dtype(np.float64))
-            for name, spec in next(iter(plugin.model.step.plans.values())).tensors.items()
+        ends = {  # noqa: RUF012
+            name: spec._replace(dtype=np.dtype(np.float64)) for name, spec in plugin.step_engine.ends.items()
         }
 
-    class Engine:
-        plans = {1: Odd}  # noqa: RUF012
-
     with pytest.raises(EngineError, match="got float64"):
-        TensorRTProgram(plugin, Engine)
+        DeviceProgram(plugin, Odd)
 
 
 def test_a_posted_frame_is_answered_as_on_the_cpu(running, vision, nuclei_bytes, nuclei_frame):
@@ -143,7 +140,7 @@ def test_the_records_come_from_the_loop_itself(running, nuclei_bytes):
 
 
 def test_the_status_tells_where_the_loop_is(running):
-    found = lane(running[0])
+    found = served_plugin(running[0])
     assert found["loop"] == {"mode": "launches", "reason": "a test"}
     assert (found["can_rewind"], found["slots"]) == (False, SLOTS)
 
@@ -152,7 +149,7 @@ def test_a_deadline_and_an_energy_budget_end_it_with_the_best_answer_so_far(runn
     service, _ = running
     late = post(service, nuclei_bytes, deadline_ms=10_000, eps=0, max_steps=2)
     assert late.json()["halt_reason"] == "max_steps"
-    step_ms = lane(service)["tick_ms"] + lane(service)["encode_ms"]
+    step_ms = served_plugin(service)["tick_ms"] + served_plugin(service)["encode_ms"]
     bounded = post(service, nuclei_bytes, eps=0, max_steps=64, atp=15 * 2.5 * step_ms)
     assert (bounded.status_code, bounded.json()["halt_reason"]) == (200, "budget")
     hurried = post(service, nuclei_bytes, eps=0, max_steps=64, deadline_ms=10 * step_ms)
@@ -193,12 +190,12 @@ def test_a_request_that_is_deleted_leaves_the_loop(running, nuclei_bytes):
             "/v1/refine/vision?eps=0&max_steps=64", content=nuclei_bytes, headers=headers
         )
         place = queued.headers["Location"]
-        service.wait_for(lambda: lane(service)["live"] == 1)
+        service.wait_for(lambda: served_plugin(service)["live"] == 1)
         assert service.client.delete(place).status_code == 204
     finally:
         loops.before_step = lambda: None
         gate.set()
-    service.wait_for(lambda: lane(service)["live"] == 0)
+    service.wait_for(lambda: served_plugin(service)["live"] == 0)
     assert service.client.get(place).status_code == 404
 
 

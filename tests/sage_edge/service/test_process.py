@@ -244,12 +244,12 @@ def test_an_address_that_is_none_stops_the_start():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--plugins", "audio"], ["plugins", "'vision'", "'audio'"]),
+        (["--plugins", "audio"], ["plugins", "vision", "'audio'"]),
         (["--slots", "0"], ["slots: expected at least 1, got 0"]),
         (["--port", "many"], ["--port", "expected int", "'many'"]),
         (["--profile", "desktop"], ["profile", "edge, workstation", "'desktop'"]),
         (["--config", "nowhere.toml"], ["nowhere.toml", "No such file"]),
-        (["--vision-model", "nowhere"], ["vision_model", "'nuclei'", "'nowhere'"]),
+        (["--set", "vision.model=nowhere"], ["plugins.vision: model", "'nuclei'", "'nowhere'"]),
     ],
 )
 def test_a_bad_flag_stops_the_start(flags, words):
@@ -300,12 +300,14 @@ def corrupt(path):
 @pytest.mark.parametrize("graph", ["encoder", "step", "decoder"])
 def test_an_engine_file_with_one_wrong_bit_stops_the_start(model, graph):
     corrupt(model / f"{graph}.fp32.onnx")
-    assert_refused_to_start(["--vision-model", model], f"{graph}.fp32.onnx", "expected sha256", "restore")
+    assert_refused_to_start(
+        ["--set", f"vision.model={model}"], f"{graph}.fp32.onnx", "expected sha256", "restore"
+    )
 
 
 def test_a_missing_engine_file_stops_the_start(model):
     (model / "step.fp32.onnx").unlink()
-    assert_refused_to_start(["--vision-model", model], "step.fp32.onnx", "No such file")
+    assert_refused_to_start(["--set", f"vision.model={model}"], "step.fp32.onnx", "No such file")
 
 
 @pytest.mark.parametrize(
@@ -319,7 +321,7 @@ def test_a_missing_engine_file_stops_the_start(model):
 )
 def test_a_bad_manifest_stops_the_start(model, manifest, words):
     (model / "manifest.json").write_text(manifest)
-    assert_refused_to_start(["--vision-model", model], "manifest.json", *words)
+    assert_refused_to_start(["--set", f"vision.model={model}"], "manifest.json", *words)
 
 
 def test_an_audit_key_that_is_none_stops_the_start(tmp_path):

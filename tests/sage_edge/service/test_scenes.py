@@ -140,7 +140,7 @@ def test_a_form_needs_no_options(service, nuclei_bytes):
 def test_a_frame_and_a_problem_share_a_scene(vision, nuclei_bytes):
     problem = {"kind": "qp", "P": [[2, 0], [0, 2]], "q": [-2, -4], "lb": [0, 0], "ub": [1, 1]}
     settings = Settings(slots=2, threads=1, telemetry_dir="", plugins=("vision", "control"))
-    plugins = {"vision": vision, "control": ControlPlugin.from_settings(settings)}
+    plugins = {"vision": vision, "control": ControlPlugin()}
     with Service(plugins, settings) as service:
         scene = post(
             service,
@@ -200,13 +200,13 @@ FIELD = b'; name="scene"'
     [
         (b"", "bad_frame", "1 to 16"),
         (form((FIELD, b"{}")), "bad_frame", "1 to 16"),
-        (form((UPLOAD, b"")), "bad_frame", "members[0]: body: expected a frame"),
-        (form((b'; name="vision"', PNG)), "bad_frame", "expected a file"),
+        (form((UPLOAD, b"")), "bad_frame", "members[0]: form field 'vision': expected a frame"),
+        (form((b'; name="vision"', b"text")), "bad_frame", "members[0]: frame"),
         (form(*[(UPLOAD, PNG)] * 17), "bad_frame", "not a usable form"),
-        (form((UPLOAD, PNG), (FIELD, b"{}"), (FIELD, b"{}")), "bad_frame", "not a usable form"),
+        (form((UPLOAD, PNG), (FIELD, b"{}"), (FIELD, b"{}")), "bad_frame", "expected one form field"),
         (form((UPLOAD, PNG), (FIELD, b"{")), "bad_frame", "not valid JSON"),
         (form((UPLOAD, PNG), (FIELD, b"[]")), "bad_frame", "JSON object"),
-        (form((UPLOAD, PNG), (FIELD, b'{"members": []}')), "bad_frame", "each of the 1 files"),
+        (form((UPLOAD, PNG), (FIELD, b'{"members": []}')), "bad_frame", "each of the 1 inputs"),
         (form((UPLOAD, PNG), (FIELD, b'{"members": [5]}')), "bad_frame", "members[0]: "),
         (form((UPLOAD, PNG), (FIELD, b'{"members": [{"shape": 5}]}')), "bad_shape", "list of integers"),
         (form((UPLOAD, PNG), (FIELD, b'{"members": [{"steps": 5}]}')), "bad_frame", "'steps'"),
@@ -257,7 +257,7 @@ def test_a_member_that_fails_has_its_error_in_its_place(caplog):
         scene = post(service, [{**member(3.0), "plugin": "moody"}, member(4.0)]).json()
         assert service.hrm.ledger.balance.locked_uatp == 0
     assert "a defect" in caplog.text
-    assert scene["results"][0]["error"]["code"] == "bad_engine"
+    assert scene["results"][0]["error"]["code"] == "plugin_failed"
     assert scene["results"][1]["halt_reason"] == "slope<eps"
 
 
@@ -284,7 +284,7 @@ def test_a_caller_that_goes_away_ends_all_members(gated):
             + body
         )
         service.wait_for(lambda: gate.steps == 1)
-    [running] = service.hrm._lanes["quadratic"].worker._running.values()
+    [running] = service.hrm._served["quadratic"].worker._running.values()
     service.wait_for(running.ticket.is_cancelled)
     gate.open()
     service.wait_for(lambda: service.hrm.ledger.balance.locked_uatp == 0)

@@ -191,3 +191,7 @@ def test_the_readiness_document_is_plain_json(tmp_path):
 
     state = BuildState(FakeClock())
     assert json.loads(json.dumps(readiness(state.snapshot())))["progress"]["remaining_s"] is None
+
+
+def test_plugins_without_networks_do_not_ask_for_a_backend_that_is_not_here(listener):
+    assert build_missing_engines(Settings(plugins=("control",), backend="tensorrt"), listener)

@@ -95,7 +95,7 @@ def test_a_service_that_takes_no_requests_is_alive_but_not_ready(gated, state):
     if state == "draining":
         service.app.state.context.is_draining = True
     else:
-        service.hrm._lanes["quadratic"].worker._give_up.set()
+        service.hrm._served["quadratic"].worker._give_up.set()
         post_vector(service.client)  # wakes the worker, which then ends
         service.wait_for(lambda: not service.hrm.is_serving)
     reply = service.client.get("/readyz")
@@ -106,8 +106,60 @@ def test_a_service_that_takes_no_requests_is_alive_but_not_ready(gated, state):
 
 def test_a_closed_orchestrator_refuses_with_503_and_a_time_to_come_back(gated):
     service, _ = gated
-    service.hrm._lanes["quadratic"].room.close()
+    service.hrm._served["quadratic"].room.close()
     reply = post_vector(service.client)
     assert reply.status_code == 503
     assert reply.json()["error"]["code"] == "draining"
     assert reply.headers["Retry-After"] == "1"
+
+
+GET_ROUTES = [
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/v1/status",
+    "/v1/plugins",
+    "/v1/telemetry",
+    "/v1/telemetry/schema",
+    "/v1/telemetry/stream",
+    "/v1/audit/head",
+    "/v1/refine/nobody",
+    "/openapi.json",
+    "/docs",
+]
+
+
+def test_every_route_that_has_get_is_asked_for_its_head(service):
+    paths = service.client.get("/openapi.json").json()["paths"]
+    documented = {path.replace("{name}", "nobody") for path, methods in paths.items() if "get" in methods}
+    assert documented == set(GET_ROUTES) - {"/openapi.json", "/docs"}
+
+
+@pytest.mark.parametrize("path", GET_ROUTES)
+def test_head_answers_what_get_would_without_the_body(service, path):
+    head = service.client.head(path)
+    with service.client.stream("GET", path) as got:
+        assert head.status_code == got.status_code
+        assert head.headers.get("content-type") == got.headers.get("content-type")
+    assert head.content == b""
+    assert service.client.get("/healthz").status_code == 200  # on the same connection
+
+
+def test_the_head_of_an_endless_stream_leaves_no_listener(service):
+    hub = service.hrm.telemetry.hub
+    service.wait_for(lambda: not hub._subscriptions)
+    assert service.client.head("/v1/telemetry/stream").status_code == 200
+    service.wait_for(lambda: not hub._subscriptions)
+
+
+def test_head_of_a_kept_answer_has_its_tag(service):
+    reply = post_vector(service.client, headers={"Prefer": "respond-async, wait=9", "X-Request-Id": "kept"})
+    assert reply.status_code == 200
+    place = "/v1/refine/kept"
+    assert service.client.head(place).headers["ETag"] == service.client.get(place).headers["ETag"]
+    service.client.delete(place)
+
+
+def test_head_of_what_has_no_get_is_405(service):
+    head = service.client.head("/v1/scenes")
+    assert (head.status_code, head.headers["Allow"]) == (405, "POST")

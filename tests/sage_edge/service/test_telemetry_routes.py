@@ -236,7 +236,7 @@ def test_the_metrics_count_what_was_served(alone):
 
 
 def test_a_refusal_is_counted_by_its_reason(alone):
-    alone.hrm._lanes["quadratic"].room.close()
+    alone.hrm._served["quadratic"].room.close()
     post_vector(alone.client)
     assert metrics_of(alone)[("sage_shed_total", ("reason", "draining"))] == 1
 

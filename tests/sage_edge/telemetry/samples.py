@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_edge.native import HALT_REASONS, RECORD_DTYPE
-from sage_edge.telemetry import RunInfo
+from sage_edge.irp import Invariants, TrustTable
+from sage_edge.native import HALT_REASONS, RECORD_DTYPE, HaltPolicy
+from sage_edge.telemetry import PluginInfo, RunInfo
 from sage_edge.telemetry.board import BoardSample
 
 #: A look at an Orin Nano.
@@ -32,32 +33,31 @@ STEP_NS = 2_000_000
 FEASIBLE, CLOSING, REWOUND = 1, 2, 8
 
 _INFO = RunInfo(
+    plugin=PluginInfo(
+        name="vision",
+        version="0.1.0",
+        backend="onnxruntime-cpu",
+        device="x86_64",
+        model_sha256="ab" * 32,
+        invariants=Invariants("image-latent", "gaussian", "learned-error", "expected pixel error"),
+        calibration=TrustTable((0.0, 2.0), (1.0, 0.0)),
+    ),
+    policy=HaltPolicy(E_scale=2.0, eps=1e-4, max_steps=8),
     request_id="request-1",
-    plugin="vision",
-    plugin_version="0.1.0",
-    backend="onnxruntime-cpu",
-    device="x86_64",
-    model_sha256="ab" * 32,
-    E_scale=2.0,
-    energy_units="expected pixel error",
-    state_space="image-latent",
-    noise_model="gaussian",
-    energy_fn="learned-error",
     entity_id="robot-7",
-    max_steps=8,
-    deadline_ms=40.0,
-    eps=1e-4,
-    ATP_allocated=500.0,
+    start_ns=START_NS,
     power_w=15.0,
     price_source="declared",
-    start_ns=START_NS,
-    trust=lambda E_norm: 1.0 - E_norm / 2.0,
+    deadline_ms=40.0,
+    ATP_allocated=500.0,
 )
+_PLUGIN_FIELDS = set(PluginInfo.__dataclass_fields__)
 
 
 def run_info(**changes: Any) -> RunInfo:
-    """The run that the tests share, with some fields changed."""
-    return replace(_INFO, **changes)
+    """The run that the tests share, with some fields of it, or of its plugin, changed."""
+    of_plugin = {name: changes.pop(name) for name in list(changes) if name in _PLUGIN_FIELDS}
+    return replace(_INFO, plugin=replace(_INFO.plugin, **of_plugin), **changes)
 
 
 def raw_run(

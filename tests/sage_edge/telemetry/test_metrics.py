@@ -80,7 +80,7 @@ def test_a_halted_run_counts_its_steps_its_reason_and_its_energy(busy):
 
 
 def test_every_kind_of_loss_is_there_as_a_zero_before_it_happens():
-    for stage in ("mailbox", "directory", "plugin", "schema", "journal"):
+    for stage in ("mailbox", "directory", "schema", "journal"):
         assert value(Metrics(), "sage_telemetry_lost_total", stage=stage) == 0
 
 

@@ -99,7 +99,6 @@ def test_the_status_tells_what_was_published_and_lost(tmp_path):
         "lost_mailbox": 0,
         "lost_events": 0,
         "lost_directory": 0,
-        "lost_plugin": 0,
         "lost_schema": 0,
         "lost_journal": 0,
     }

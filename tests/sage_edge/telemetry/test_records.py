@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sage_edge.irp.rules import spent_uatp
 from sage_edge.native import HALT_REASONS, RECORD_DTYPE
-from sage_edge.telemetry import RawRecord, TelemetryValidator, complete, load_schema, spent_uatp, to_line
+from sage_edge.telemetry import RawRecord, TelemetryValidator, complete, load_schema, to_line
 from tests.sage_edge.telemetry.samples import CLOSING, ORIN, REWOUND, START_NS, STEP_NS, raw_run, run_info
 
 VALIDATOR = TelemetryValidator(load_schema())
@@ -64,7 +65,7 @@ def test_whatever_the_loop_writes_becomes_a_valid_record_of_finite_numbers(
     raw = RawRecord(*raw_run([2.0])[0].tolist())._replace(
         **values, step_idx=step_idx, halt_reason=halt_reason, flags=flags
     )
-    record = complete(raw, run_info(trust=lambda E_norm: 0.5), seq=0, unix_offset_ns=0, n_dE=step_idx)
+    record = complete(raw, run_info(), seq=0, unix_offset_ns=0, n_dE=step_idx)
     assert VALIDATOR.errors(record) == []
     assert json.loads(to_line(record)) == record
 
@@ -86,9 +87,8 @@ def test_expected_quality_is_that_of_the_best_state_and_not_of_the_last():
     assert record["trust"]["expected_quality"] == 1.0 - (1.0 / 2.0) / 2.0
 
 
-@pytest.mark.parametrize("trust", [None, lambda _: None])
-def test_without_a_calibration_no_quality_is_expected(trust):
-    assert completed([2.0], run_info(trust=trust))[0]["trust"]["expected_quality"] is None
+def test_without_a_calibration_no_quality_is_expected():
+    assert completed([2.0], run_info(calibration=None))[0]["trust"]["expected_quality"] is None
 
 
 def test_energies_that_are_no_numbers_are_null():

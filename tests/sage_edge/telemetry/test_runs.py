@@ -31,3 +31,17 @@ def test_a_directory_forgets_the_oldest_runs_first(capacity, runs):
     known = [run_id for run_id in range(runs) if directory.get(run_id)]
     assert known == list(range(runs))[-capacity:]
     assert len(directory) == len(known)
+
+
+def test_what_a_plugin_adds_to_a_state_stays_until_the_next_one_and_goes_with_the_run():
+    directory = RunDirectory()
+    directory.annotate(7, 0, {"lost": True})
+    assert directory.extra_of(7, 0) is None
+    directory.open(7, run_info())
+    for step in range(3):
+        directory.annotate(7, step, {"at": step})
+    assert directory.extra_of(7, 1) == {"at": 1}
+    assert directory.extra_of(7, 0) is None
+    assert directory.extra_of(7, 2) == directory.extra_of(7, 2) == {"at": 2}
+    directory.close(7)
+    assert directory.extra_of(7, 2) is None

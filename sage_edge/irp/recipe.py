@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sage_edge.errors import EngineError
@@ -18,19 +18,37 @@ class Recipe:
         path: The ONNX file. Only its first axis, the batch, is dynamic.
         sha256: The digest that the file must have, as hex.
         precision: "fp32" or "fp16"; it is in the file's types already.
-        widths: Batch widths that a backend with static shapes builds, ascending.
+        widths: Batch widths that a backend with static shapes builds, ascending; set by whoever serves.
     """
 
     name: str
     path: Path
     sha256: str
     precision: str
-    widths: tuple[int, ...]
+    widths: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         """Refuse a name that could not be the name of a file."""
         if not self.name or Path(self.name).name != self.name:
             raise EngineError(f"recipe: expected a name without folders, got {self.name!r}")
+
+    @classmethod
+    def of(cls, path: Path, *, name: str = "", precision: str = "fp32") -> Recipe:
+        """The recipe of a file as it is now.
+
+        Args:
+            path: The ONNX file.
+            name: Names the engine; the file's name without its ending by default.
+            precision: "fp32" or "fp16", as the file's types are.
+
+        Raises:
+            EngineError: The file cannot be read.
+        """
+        return cls(name or path.stem, path, hashlib.sha256(read_onnx(path, None)).hexdigest(), precision)
+
+    def for_slots(self, slots: int) -> Recipe:
+        """The same at the widths that serve up to ``slots`` rows."""
+        return replace(self, widths=batch_widths(slots))
 
     def read(self) -> bytes:
         """The ONNX file's content.

@@ -10,26 +10,28 @@ from sage_edge import native
 from sage_edge.clock import Clock
 from sage_edge.config import Settings
 from sage_edge.errors import ParameterError
+from sage_edge.irp import IRPPlugin
+from sage_edge.irp.guard import calling, number_of
+from sage_edge.irp.latent import compiled_rule
 from sage_edge.orchestrator.member import Member
-from sage_edge.orchestrator.place import Place, make_refiner
 from sage_edge.orchestrator.prices import Price
 from sage_edge.orchestrator.profile import Profile
 from sage_edge.orchestrator.queue import WaitingRoom
 from sage_edge.orchestrator.request import Budget, Ticket
-from sage_edge.orchestrator.servable import Servable
 from sage_edge.orchestrator.worker import Worker
-from sage_edge.runtime import DeviceLoops, Refiner
-from sage_edge.telemetry import RunInfo, Telemetry
+from sage_edge.runtime import DeviceLoops, LoopChoice, Refiner, open_refiner
+from sage_edge.telemetry import PluginInfo, RunInfo, Telemetry
 
 #: A deadline that never comes.
 NEVER_NS = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class ServedPlugin:
     """One plugin on its way from the queue to the answer."""
 
-    plugin: Servable
+    plugin: IRPPlugin
+    info: PluginInfo
     room: WaitingRoom
     refiner: Refiner
     worker: Worker
@@ -55,21 +57,24 @@ class Lane:
 
         Raises:
             ParameterError: A limit is above what the profile allows.
+            PluginError: The plugin cannot say which energy a quality takes.
         """
-        policy = self.plugin.halting.replace(deadline_ns=deadline_ns)
+        rule, cap = compiled_rule(self.plugin), settings.step_cap
+        policy = rule.replace(deadline_ns=deadline_ns, max_steps=min(rule.max_steps, cap))
         if self.refiner.can_rewind:
             policy = policy.replace(rewinds=settings.rewinds, rise=settings.rewind_rise)
         if budget.max_steps is not None:
-            if budget.max_steps > settings.step_cap:
+            if budget.max_steps > cap:
                 raise ParameterError(
-                    f"max_steps: expected at most {settings.step_cap} (profile {settings.profile}), "
-                    f"got {budget.max_steps}"
+                    f"max_steps: expected at most {cap} (profile {settings.profile}), got {budget.max_steps}"
                 )
             policy = policy.replace(max_steps=budget.max_steps)
         if budget.eps is not None:
             policy = policy.replace(eps=budget.eps)
         if budget.quality is not None:
-            policy = policy.replace(target_E_norm=self.plugin.E_norm_for(budget.quality))
+            with calling(self.plugin.name, "E_norm_for"):
+                wanted = self.plugin.E_norm_for(budget.quality)
+            policy = policy.replace(target_E_norm=number_of(wanted, self.plugin.name, "E_norm_for"))
         return policy
 
     def status(self) -> dict[str, Any]:
@@ -91,25 +96,25 @@ class Lane:
         }
 
 
-def open_lane(
-    plugin: Servable,
+def open_served(
+    plugin: IRPPlugin,
     settings: Settings,
     *,
     number: int,
-    place: Place,
+    choice: LoopChoice,
     loops: DeviceLoops,
     ring: native.Ring,
     telemetry: Telemetry,
     clock: Clock,
     branch_slots: int,
-) -> Lane:
+) -> ServedPlugin:
     """Wire a plugin; nothing runs yet.
 
     Args:
         plugin: What is served.
         settings: Slots, queue, threads, history.
         number: The plugin's number in the records.
-        place: Where its loop runs.
+        choice: Where its loop runs.
         loops: Makes loops on the device.
         ring: Its mailbox.
         telemetry: Where its runs are described and counted.
@@ -120,8 +125,15 @@ def open_lane(
         ConfigError: The sizes make no sense together.
         DeviceError: CUDA refuses the loop.
     """
-    refiner = make_refiner(
-        plugin, place, loops, ring, settings, plugin_number=number, now_ns=clock.monotonic_ns
+    refiner = open_refiner(
+        plugin,
+        choice,
+        loops,
+        ring,
+        settings,
+        plugin_number=number,
+        now_ns=clock.monotonic_ns,
+        annotate=telemetry.directory.annotate,
     )
     room = WaitingRoom(settings.queue_size)
     worker = Worker(
@@ -136,33 +148,31 @@ def open_lane(
     telemetry.metrics.watch(
         plugin.name, queue_length=room.__len__, in_flight=lambda: refiner.live, slots=settings.slots
     )
-    return Lane(plugin, room, refiner, worker, Profile(settings.step_cap))
-
-
-def run_info(plugin: Servable, ticket: Ticket, member: Member, entity_id: str) -> RunInfo:
-    """What the telemetry must know of a run before its first step."""
-    policy, limit_uatp = ticket.policy, member.limit_uatp
-    return RunInfo(
-        request_id=ticket.request_id,
-        plugin=plugin.name,
-        plugin_version=plugin.version,
+    info = PluginInfo(
+        name=plugin.name,
+        version=plugin.version,
         backend=plugin.backend,
         device=platform.machine(),
         model_sha256=plugin.model_sha256,
-        E_scale=policy.E_scale,
-        energy_units=plugin.invariants.energy_units,
-        state_space=plugin.invariants.state_space,
-        noise_model=plugin.invariants.noise_model,
-        energy_fn=plugin.invariants.energy_fn,
+        invariants=plugin.invariants,
+        calibration=plugin.calibration,
+    )
+    return ServedPlugin(plugin, info, room, refiner, worker, Profile(settings.step_cap))
+
+
+def run_info(info: PluginInfo, ticket: Ticket, member: Member, entity_id: str) -> RunInfo:
+    """What the telemetry must know of a run before its first step."""
+    limit_uatp = member.limit_uatp
+    return RunInfo(
+        plugin=info,
+        policy=ticket.policy,
+        request_id=ticket.request_id,
         entity_id=entity_id,
-        max_steps=policy.max_steps,
-        deadline_ms=ticket.due_ms,
-        eps=policy.eps,
-        ATP_allocated=None if limit_uatp is None else limit_uatp / 1e6,
+        start_ns=ticket.start_ns,
         power_w=member.price.power_w,
         price_source=member.price.source,
-        start_ns=ticket.start_ns,
-        trust=plugin.trust,
+        deadline_ms=ticket.due_ms,
+        ATP_allocated=None if limit_uatp is None else limit_uatp / 1e6,
         scene_id=member.scene.scene_id,
         trust_weight=member.weight,
     )

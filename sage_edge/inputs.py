@@ -1,0 +1,338 @@
+"""The kinds of input that plugins take: how a frame, a document or a text is read, whatever way it came."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from reprlib import repr as shown
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_edge.errors import FrameError, FrameTooLargeError, InputError, ShapeError
+from sage_edge.frames import decode_image
+
+JSON_TYPE = "application/json"
+#: Bytes of no kind that HTTP knows: a raw tensor, a NumPy file.
+OCTETS_TYPE = "application/octet-stream"
+TENSOR_DTYPES = ("uint8", "float16", "float32")
+MAX_DIMENSIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much an input may hold.
+
+    Attributes:
+        max_pixels: Of a frame, width x height.
+        max_bytes: Of what an archive unpacks to.
+    """
+
+    max_pixels: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An input as bytes: a request's body, a part of a form, or a file.
+
+    Attributes:
+        content: The bytes; a kind is given at least one.
+        media_type: Without parameters, in lower case; empty where none was named.
+        shape: Of a raw tensor, such as ``480,640,3``; None where none was named.
+        dtype: Of a raw tensor, such as ``uint8``; from JSON it may be any value.
+    """
+
+    content: bytes
+    media_type: str = ""
+    shape: str | None = None
+    dtype: Any = None
+
+
+class InputKind(ABC):
+    """One kind of input. A plugin names the kind that it takes in ``takes``, and no other place knows it.
+
+    A plugin whose input is of none of the kinds below subclasses this one. Errors begin with ``key`` and say
+    what was expected and what came.
+
+    Attributes:
+        name: What an input of this kind is called.
+        key: Under which it stands in a JSON body, and the name of its field in a form.
+        suffixes: Of the files that hold one, in lower case with the dot, and the media type of each.
+        schema: JSON Schema (draft 2020-12) of what stands under ``key``.
+        example: A value that is valid under ``schema``.
+    """
+
+    name: ClassVar[str]
+    key: ClassVar[str]
+    suffixes: ClassVar[Mapping[str, str]]
+    schema: ClassVar[Mapping[str, Any]]
+    example: ClassVar[Any]
+
+    @property
+    def media_types(self) -> tuple[str, ...]:
+        """The types of a body that is nothing but an input of this kind."""
+        return tuple(dict.fromkeys(self.suffixes.values()))
+
+    @abstractmethod
+    def from_part(self, part: Part, limits: Limits) -> Any:
+        """What the plugin's ``prepare`` is given, from bytes; those of an unnamed type are looked at.
+
+        Raises:
+            InputError: The bytes are no input of this kind, or hold more than the limits allow.
+        """
+
+    @abstractmethod
+    def from_json(self, value: Any, limits: Limits) -> Any:
+        """What the plugin's ``prepare`` is given, from what stands under ``key`` in a JSON body.
+
+        Raises:
+            InputError: The value is no input of this kind, or holds more than the limits allow.
+        """
+
+
+class FrameKind(InputKind):
+    """An image or a tensor.
+
+    ``prepare`` is given uint8 [H, W, 3] in RGB for an image, and the array as it was sent for a tensor.
+    """
+
+    name = "frame"
+    key = "frame"
+    suffixes: ClassVar[Mapping[str, str]] = {
+        ".jpg": "image/jpeg",
+        ".jpeg": "image/jpeg",
+        ".png": "image/png",
+        ".webp": "image/webp",
+        ".npy": OCTETS_TYPE,
+    }
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["base64"],
+        "properties": {
+            "base64": {
+                "type": "string",
+                "minLength": 1,
+                "description": "an image's bytes, or with shape and dtype a raw tensor's",
+            },
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+            "dtype": {"type": "string", "enum": list(TENSOR_DTYPES)},
+        },
+    }
+    example: ClassVar[Any] = {"base64": "/9j/4AAQSkZJRgABAQ=="}
+
+    def from_part(self, part: Part, limits: Limits) -> NDArray[np.generic]:
+        """The frame of an image's bytes, of a raw tensor's, or of a NumPy ``.npy`` file.
+
+        Raises:
+            FrameError: The bytes are no image that can be decoded.
+            ShapeError: A tensor's shape and dtype do not fit its length.
+            FrameTooLargeError: It has more than ``limits.max_pixels`` pixels.
+        """
+        if part.shape is not None or part.dtype is not None:
+            return _tensor(part, limits.max_pixels)
+        if part.content.startswith(b"\x93NUMPY"):
+            return _numpy_array(part.content, limits.max_pixels)
+        return decode_image(part.content, limits.max_pixels)
+
+    def from_json(self, value: Any, limits: Limits) -> NDArray[np.generic]:
+        """The frame of ``{"base64": "…"}``, which has ``shape`` and ``dtype`` beside it for a raw tensor.
+
+        Raises:
+            InputError: As ``from_part``; or the object or its base64 is none.
+        """
+        if not isinstance(value, dict):
+            raise FrameError(f'frame: expected {{"base64": "…"}}, got {shown(value)}')
+        if not set(value) <= {"base64", "shape", "dtype"}:
+            raise FrameError(f"frame: expected the keys base64, shape and dtype, got {sorted(value)}")
+        content = _from_base64(value.get("base64"))
+        return self.from_part(
+            Part(content, shape=written_shape(value.get("shape")), dtype=value.get("dtype")), limits
+        )
+
+
+class DocumentKind(InputKind):
+    """A problem: a JSON object, or named arrays in a NumPy ``.npz`` archive.
+
+    ``prepare`` is given a mapping of named values.
+    """
+
+    name = "document"
+    key = "problem"
+    suffixes: ClassVar[Mapping[str, str]] = {".json": JSON_TYPE, ".npz": OCTETS_TYPE}
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "description": "its names are the plugin's own: those of control are in docs/CONTROL.md",
+    }
+    example: ClassVar[Any] = {
+        "kind": "qp",
+        "P": [[2.0, 0.0], [0.0, 2.0]],
+        "q": [-2.0, -5.0],
+        "lb": [0.0, 0.0],
+    }
+
+    def from_part(self, part: Part, limits: Limits) -> Mapping[str, Any]:
+        """The problem of a JSON object, or of an archive.
+
+        Raises:
+            FrameError: The bytes are neither.
+            FrameTooLargeError: The archive holds more than ``limits.max_bytes``.
+        """
+        if not part.content.startswith(b"PK"):
+            return self.from_json(
+                parse_json(part.content, "problem: expected JSON or an .npz archive"), limits
+            )
+        try:
+            with zipfile.ZipFile(io.BytesIO(part.content)) as archive:
+                held = sum(entry.file_size for entry in archive.infolist())
+            if held > limits.max_bytes:
+                raise FrameTooLargeError(
+                    f"problem: expected at most {limits.max_bytes} bytes of arrays, got {held}"
+                )
+            with np.load(io.BytesIO(part.content), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except FrameTooLargeError:
+            raise
+        except Exception as exc:  # NumPy meets broken bytes with whatever error they lead it to
+            raise FrameError(f"problem: the .npz archive cannot be read: {exc}") from exc
+
+    def from_json(self, value: Any, limits: Limits) -> Mapping[str, Any]:
+        """The object itself.
+
+        Raises:
+            FrameError: The value is no object.
+        """
+        if not isinstance(value, dict):
+            raise FrameError(f"problem: expected a JSON object, got {shown(value)}")
+        return value
+
+
+class TextKind(InputKind):
+    """A text in UTF-8; ``prepare`` is given a str, never empty and without NUL characters."""
+
+    name = "text"
+    key = "text"
+    suffixes: ClassVar[Mapping[str, str]] = {".txt": "text/plain", ".md": "text/markdown"}
+    schema: ClassVar[Mapping[str, Any]] = {"type": "string", "minLength": 1}
+    example: ClassVar[Any] = "Alice met Bob in Paris."
+
+    def from_part(self, part: Part, limits: Limits) -> str:
+        """The text of UTF-8 bytes; a byte-order mark at the beginning is dropped.
+
+        Raises:
+            FrameError: The bytes are no UTF-8, empty, or have a NUL among them.
+        """
+        try:
+            return self.from_json(part.content.decode("utf-8-sig"), limits)
+        except UnicodeDecodeError as exc:
+            byte = part.content[exc.start]
+            raise FrameError(f"text: expected UTF-8, got the byte 0x{byte:02x} at {exc.start}") from exc
+
+    def from_json(self, value: Any, limits: Limits) -> str:
+        """The string itself.
+
+        Raises:
+            FrameError: The value is no string, empty, or has a NUL or half a surrogate pair in it.
+        """
+        if not isinstance(value, str):
+            raise FrameError(f"text: expected a string, got {shown(value)}")
+        if not value:
+            raise FrameError("text: expected a text that is not empty, got an empty one")
+        if "\0" in value:
+            raise FrameError(f"text: expected no NUL character, got one at {value.index(chr(0))}")
+        try:
+            value.encode()
+        except UnicodeEncodeError as exc:
+            raise FrameError(f"text: expected Unicode, got half a surrogate pair at {exc.start}") from exc
+        return value
+
+
+FRAME = FrameKind()
+DOCUMENT = DocumentKind()
+TEXT = TextKind()
+
+
+def parse_json(content: bytes | str, name: str, error: type[InputError] = FrameError) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        content: The text, in UTF-8 where it is bytes.
+        name: What it is called in the message of an error.
+        error: The class of that error.
+
+    Raises:
+        InputError: It is not valid JSON.
+    """
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as exc:
+        raise error(f"{name}: not valid JSON: {exc}") from exc
+
+
+def written_shape(shape: Any) -> str | None:
+    """A tensor's shape in JSON, as a Part has it.
+
+    Raises:
+        ShapeError: It is no list.
+    """
+    if shape is None:
+        return None
+    if not isinstance(shape, list):
+        raise ShapeError(f"frame.shape: expected a list of integers, got {shape!r}")
+    return ",".join(map(str, shape))
+
+
+def _from_base64(text: object) -> bytes:
+    if not isinstance(text, str) or not text:
+        raise FrameError(f"frame.base64: expected a string that is not empty, got {shown(text)}")
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as exc:
+        raise FrameError(f"frame.base64: expected base64 without line breaks: {exc}") from exc
+
+
+def _tensor(part: Part, max_pixels: int) -> NDArray[np.generic]:
+    if part.shape is None or part.dtype is None:
+        raise ShapeError("tensor: expected a shape and a dtype, got one of them")
+    numbers = [number.strip() for number in part.shape.split(",")]
+    is_shape = all(number.isascii() and number.isdecimal() and len(number) < 10 for number in numbers)
+    if not is_shape or len(numbers) > MAX_DIMENSIONS:
+        raise ShapeError(
+            f"tensor shape: expected up to {MAX_DIMENSIONS} numbers such as 480,640,3, got {part.shape!r}"
+        )
+    if part.dtype not in TENSOR_DTYPES:
+        raise ShapeError(f"tensor dtype: expected one of {', '.join(TENSOR_DTYPES)}, got {part.dtype!r}")
+    shape, dtype = tuple(int(number) for number in numbers), np.dtype(part.dtype)
+    _check_pixels(shape, max_pixels)
+    expected = math.prod(shape) * dtype.itemsize
+    if expected != len(part.content):
+        raise ShapeError(
+            f"tensor: shape {list(shape)} of {dtype} needs {expected} bytes, the body has {len(part.content)}"
+        )
+    return np.frombuffer(part.content, dtype).reshape(shape)
+
+
+def _numpy_array(content: bytes, max_pixels: int) -> NDArray[np.generic]:
+    try:
+        array: NDArray[np.generic] = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as exc:  # NumPy meets broken bytes with whatever error they lead it to
+        raise FrameError(f"frame: the .npy file is broken: {exc}") from exc
+    if array.dtype.name not in TENSOR_DTYPES:
+        raise ShapeError(
+            f"tensor dtype: expected one of {', '.join(TENSOR_DTYPES)}, got {array.dtype.name!r}"
+        )
+    _check_pixels(array.shape, max_pixels)
+    return array
+
+
+def _check_pixels(shape: tuple[int, ...], max_pixels: int) -> None:
+    if math.prod(shape) > 4 * max_pixels:
+        raise FrameTooLargeError(f"tensor: expected at most {max_pixels} pixels, got shape {list(shape)}")

@@ -1,0 +1,167 @@
+"""Requests that are known by their id after they were submitted: to be asked for, and to be judged."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from sage_edge.errors import CapacityError, ParameterError, UnknownRequestError
+from sage_edge.irp.reputation import V3
+from sage_edge.orchestrator.request import Ticket
+
+#: Answers whose quality may be reported; the oldest makes way.
+MOST_JUDGEABLE = 4096
+_INPUTS = frozenset(V3.__dataclass_fields__) - {"atp_earned", "atp_expected"}
+
+
+class Judgeable(NamedTuple):
+    """What of an answer its judgement needs.
+
+    Attributes:
+        plugin: Who gave it.
+        run_id: Of its first branch.
+        spent_atp: What it cost.
+    """
+
+    plugin: str
+    run_id: int
+    spent_atp: float
+
+    def value(self, quality: float, inputs: Mapping[str, Any]) -> V3:
+        """The value of the answer (docs/AUDIT.md#how-trust-is-earned).
+
+        It earns what it cost, less below a quality of 0.7 and nothing below 0.3.
+
+        Raises:
+            ParameterError: An input is missing, unknown or out of its range.
+        """
+        if set(inputs) != _INPUTS:
+            raise ParameterError(f"inputs: expected {', '.join(sorted(_INPUTS))}, got {sorted(inputs)}")
+        expected = max(self.spent_atp, 1e-6)
+        return V3(atp_earned=expected * payment(quality), atp_expected=expected, **inputs)
+
+
+def payment(quality: float) -> float:
+    """Share of its cost that an answer earns: 0 below 0.3, 1 from 0.7 on, and a line between."""
+    return min(max((quality - 0.3) / 0.4, 0.0), 1.0)
+
+
+class Remembered:
+    """Tickets that are kept for later answers, and the newest answers of all, by request id.
+
+    A kept ticket is forgotten some time after its end. An answer can be judged once.
+
+    Threads: every method from any thread.
+    """
+
+    def __init__(self, capacity: int, *, keep_s: float, now_ns: Callable[[], int]) -> None:
+        """Remember nothing yet.
+
+        Args:
+            capacity: Tickets that can be kept.
+            keep_s: How long after its end a ticket is kept.
+            now_ns: Monotonic time.
+        """
+        self._capacity = capacity
+        self._keep_ns = int(keep_s * 1e9)
+        self._now_ns = now_ns
+        self._kept: OrderedDict[str, Ticket] = OrderedDict()
+        self._ended: OrderedDict[str, int] = OrderedDict()
+        self._judgeable: OrderedDict[str, Judgeable] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def check(self, request_id: str) -> None:
+        """Make sure that a new ticket of this name could be kept.
+
+        Raises:
+            CapacityError: All places are taken by requests that still run.
+            ParameterError: One of that name is kept already.
+        """
+        with self._lock:
+            self._expire()
+            if request_id in self._kept:
+                raise ParameterError(f"request id: {request_id!r} is in use; choose another one or delete it")
+            if len(self._kept) >= self._capacity and not self._ended:
+                raise CapacityError(
+                    f"{self._capacity} requests run for later answers already; try again later"
+                )
+
+    def keep(self, ticket: Ticket) -> None:
+        """Keep a ticket until some time after its end; the one that ended first makes way."""
+        with self._lock:
+            self._expire()
+            if len(self._kept) >= self._capacity and self._ended:
+                oldest, _ = self._ended.popitem(last=False)
+                self._kept.pop(oldest)
+            self._kept[ticket.request_id] = ticket
+        ticket.future.add_done_callback(lambda _: self._end(ticket))
+
+    def find(self, request_id: str) -> Ticket:
+        """The kept ticket of that name.
+
+        Raises:
+            UnknownRequestError: It is not kept, or no longer.
+        """
+        with self._lock:
+            self._expire()
+            if request_id not in self._kept:
+                raise UnknownRequestError(
+                    f"request {request_id!r}: unknown, or its answer has expired; ask within results_keep_s"
+                )
+            return self._kept[request_id]
+
+    def drop(self, request_id: str) -> Ticket:
+        """Forget a kept ticket and give it up if it still runs.
+
+        Raises:
+            UnknownRequestError: It is not kept.
+        """
+        ticket = self.find(request_id)
+        with self._lock:
+            self._kept.pop(request_id, None)
+            self._ended.pop(request_id, None)
+        ticket.cancel()
+        return ticket
+
+    def note_end(self, ticket: Ticket) -> None:
+        """Let the answer of a ticket that has ended be judged, if there is one."""
+        if ticket.future.exception() is None:
+            spent_atp = ticket.future.result().ATP_spent
+            self.put_back(ticket.request_id, Judgeable(ticket.plugin, ticket.run_id, spent_atp))
+
+    def judge(self, request_id: str) -> Judgeable:
+        """The answer to a request, which cannot be judged again.
+
+        Raises:
+            UnknownRequestError: None is remembered.
+        """
+        with self._lock:
+            if request_id not in self._judgeable:
+                raise UnknownRequestError(
+                    f"request {request_id!r}: expected one of the last {MOST_JUDGEABLE} answers whose "
+                    "quality was not reported yet"
+                )
+            return self._judgeable.pop(request_id)
+
+    def put_back(self, request_id: str, answer: Judgeable) -> None:
+        """Let an answer be judged, since nobody has judged it after all."""
+        with self._lock:
+            self._judgeable[request_id] = answer
+            if len(self._judgeable) > MOST_JUDGEABLE:
+                self._judgeable.popitem(last=False)
+
+    def _end(self, ticket: Ticket) -> None:
+        with self._lock:
+            if self._kept.get(ticket.request_id) is ticket:
+                self._ended[ticket.request_id] = self._now_ns() + self._keep_ns
+
+    def _expire(self) -> None:
+        now_ns = self._now_ns()
+        while self._ended and next(iter(self._ended.values())) <= now_ns:
+            request_id, _ = self._ended.popitem(last=False)
+            self._kept.pop(request_id, None)
