@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +16,7 @@ if TYPE_CHECKING:
     from sage_edge.irp.plugin import IRPPlugin
 
 
-@contextmanager
-def calling(plugin: str, method: str) -> Iterator[None]:
+class calling:  # noqa: N801 - reads as what it does; a generator would cost more than many a call
     """Around a call of a plugin's method.
 
     Raises:
@@ -27,12 +24,26 @@ def calling(plugin: str, method: str) -> Iterator[None]:
         PluginError: Anything else that it raised, by its class: callers see it, so that its words stay in the
             log, as the error's cause.
     """
-    try:
-        yield
-    except SageError:
-        raise
-    except (Exception, SystemExit) as exc:
-        raise PluginError(f"{plugin}.{method}: raised {type(exc).__name__}") from exc
+
+    __slots__ = ("_method", "_plugin")
+
+    def __init__(self, plugin: str, method: str) -> None:
+        self._plugin, self._method = plugin, method
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Name the plugin and the method."""
+        if isinstance(error, Exception | SystemExit) and not isinstance(error, SageError):
+            raise failure(error, self._plugin, self._method) from error
+
+
+def failure(error: BaseException, plugin: str, method: str) -> PluginError:
+    """What a method raised, told by its class; its words are the cause's."""
+    told = PluginError(f"{plugin}.{method}: raised {type(error).__name__}")
+    told.__cause__ = error
+    return told
 
 
 def state_of(value: Any, plugin: str, method: str, step_idx: int) -> IRPState:
@@ -54,6 +65,8 @@ def number_of(value: Any, plugin: str, method: str) -> float:
     Raises:
         PluginError: It is none.
     """
+    if type(value) is float:
+        return value
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
@@ -73,6 +86,11 @@ def reason_of(value: Any, plugin: str) -> int:
     raise PluginError(f"{plugin}.halt: expected None or one of {known}, got {value!r}")
 
 
+def is_plain_float32(value: Any) -> TypeGuard[NDArray[np.float32]]:
+    """Whether a value is an array of float32 in C order already."""
+    return type(value) is np.ndarray and value.dtype == np.float32 and value.flags.c_contiguous
+
+
 def float32_of(
     value: Any, plugin: str, method: str, name: str, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
@@ -81,6 +99,8 @@ def float32_of(
     Raises:
         PluginError: It is no array of numbers, or has another shape.
     """
+    if is_plain_float32(value) and value.shape == shape:  # as nearly always
+        return value
     try:
         array = np.ascontiguousarray(value, np.float32)
     except (TypeError, ValueError) as exc:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sage_edge.errors import PluginError
 from sage_edge.irp.engine import Engine, Float32
-from sage_edge.irp.guard import calling, float32_of
+from sage_edge.irp.guard import calling, float32_of, is_plain_float32
 from sage_edge.irp.plugin import IRPPlugin, StateKind
 from sage_edge.irp.schedule import NoiseSchedule
 from sage_edge.irp.state import Answer, IRPState, TaskContext
@@ -62,7 +62,8 @@ class Begun(NamedTuple):
 
     Attributes:
         encoded: The states that the refinement begins with.
-        firsts: float32 [n, *state_shape], what the answers' streams compare the next first states with.
+        firsts: float32 [n, *state_shape], what the answers' streams compare the next first states with; it
+            may be the same array.
     """
 
     encoded: Encoded
@@ -224,10 +225,9 @@ def begin(plugin: LatentPlugin, starts: Sequence[Start]) -> Begun:
         PluginError: A method raised, or returned something else than it must; it names the method.
     """
     encoded = encode_of(plugin, [start.x0 for start in starts])
-    firsts = encoded.z.copy()
     if all(start.seed is None and start.earlier is None for start in starts):
-        return Begun(encoded, firsts)
-    z, terms = encoded.z.copy(), encoded.energy_terms.copy()
+        return Begun(encoded, encoded.z)
+    firsts, z, terms = encoded.z.copy(), encoded.z.copy(), encoded.energy_terms.copy()
     for row, (_, seed, earlier) in enumerate(starts):
         context = {name: array[row : row + 1] for name, array in encoded.context.items()}
         if seed is not None:
@@ -285,6 +285,8 @@ def energies_of(plugin: LatentPlugin, z: Float32, context: Mapping[str, Float32]
 
 def _terms(terms: Any, plugin: LatentPlugin, method: str, n: int) -> Float32:
     """Energy terms as [n, terms]; one number for each state counts as one term."""
+    if is_plain_float32(terms) and terms.ndim == 2 and len(terms) == n and terms.shape[1]:
+        return terms
     shape = np.shape(terms)
     if shape == (n,):
         return float32_of(terms, plugin.name, method, "energy terms", shape).reshape(n, 1)

@@ -167,7 +167,8 @@ class CpuRefiner:
         decided_ns = self._now_ns()
         self.last_engine_ns = decided_ns - start_ns
         self.tick_time.add(live, decided_ns - (self._decided_ns or start_ns))
-        finished += self._fail(failed)
+        if failed:
+            finished += self._fail(failed)
         if self.live:
             finished += self._settle(decided_ns)
         self.last_tick_ns = self._now_ns() - start_ns

@@ -64,26 +64,27 @@ class LatentSlots:
 
     def load(self, first: int, jobs: Sequence[Job]) -> list[First | SageError]:
         """Run ``encode`` on all inputs at once; see SlotStates."""
-        starts = [start_of(job, self._streams) for job in jobs]
-        loaded: list[First | SageError] = []
-        row = first
-        for begun, job in zip(begin_each(self._plugin, starts), jobs, strict=True):
-            if isinstance(begun, Begun):
-                self._put(row, begun, job)
-                row += 1
-                loaded.append(First(float(begun.encoded.energy_terms.mean(dtype=np.float64))))
-            else:
-                loaded.append(begun)
-        return loaded
-
-    def _put(self, row: int, begun: Begun, job: Job) -> None:
-        """A begun request, a batch of one, into a row."""
-        self._z[row], self._firsts[row] = begun.encoded.z[0], begun.firsts[0]
+        try:
+            begun = begin(self._plugin, [start_of(job, self._streams) for job in jobs])
+        except SageError as exc:
+            return [exc] if len(jobs) == 1 else self._load_each(first, jobs)
+        rows = slice(first, first + len(jobs))
+        self._z[rows], self._firsts[rows] = begun.encoded.z, begun.firsts
         for name, array in self._context.items():
-            array[row] = begun.encoded.context[name][0]
-        self._step_size[row] = self._plugin.step_size
-        self._past_E[:, row] = np.inf
-        self._jobs[row] = job
+            array[rows] = begun.encoded.context[name]
+        self._step_size[rows] = self._plugin.step_size
+        self._past_E[:, rows] = np.inf
+        self._jobs[rows] = jobs
+        return [First(E) for E in begun.encoded.energy_terms.mean(axis=1, dtype=np.float64).tolist()]
+
+    def _load_each(self, first: int, jobs: Sequence[Job]) -> list[First | SageError]:
+        """One by one, so that the one that is at fault fails alone."""
+        loaded: list[First | SageError] = []
+        for job in jobs:
+            (one,) = self.load(first, [job])
+            first += isinstance(one, First)
+            loaded.append(one)
+        return loaded
 
     def advance(self, live: int) -> dict[int, SageError]:
         """Run ``advance`` on the live rows; keeps directions and energy terms for ``settle``."""

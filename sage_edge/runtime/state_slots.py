@@ -14,7 +14,7 @@ from sage_edge import native
 from sage_edge.errors import SageError
 from sage_edge.irp import Answer, IRPPlugin, IRPState, TaskContext
 from sage_edge.irp.extras import extras_of
-from sage_edge.irp.guard import answer_of, calling, number_of, reason_of, state_of
+from sage_edge.irp.guard import answer_of, calling, failure, number_of, reason_of, state_of
 from sage_edge.irp.latent import is_overridden
 from sage_edge.runtime.refiner import Job
 from sage_edge.runtime.slots import Annotate, First, Restored
@@ -77,6 +77,11 @@ class StateSlots:
         self._streams: Streams[_Left] = Streams(KEPT_STREAMS)
         self._decides = is_overridden(plugin, "halt")
         self._reports = is_overridden(plugin, "emit_telemetry")
+        kind = type(plugin)
+        self._projects = kind.project is not IRPPlugin.project
+        self._bounds = kind.feasible is not IRPPlugin.feasible or kind.gap is not IRPPlugin.gap
+        #: The method that is being called, for the error that it may raise.
+        self._at = ""
 
     @property
     def history_bytes(self) -> int:
@@ -93,21 +98,22 @@ class StateSlots:
                 row = self._begin(job)
             except SageError as exc:
                 loaded.append(exc)
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin raises is its run's own
+                loaded.append(failure(exc, self._plugin.name, self._at))
             else:
                 self._rows.append(row)
                 loaded.append(row.seen)
         return loaded
 
     def _begin(self, job: Job) -> _Row:
-        name, left = self._plugin.name, self._streams.last(job.stream_id)
-        context = TaskContext(job.stream_id, *(left or (None, None)))
-        with calling(name, "init_state"):
-            state = state_of(self._plugin.init_state(job.x0, context), name, "init_state", 0)
+        plugin, name = self._plugin, self._plugin.name
+        context = TaskContext(job.stream_id, *(self._streams.last(job.stream_id) or (None, None)))
+        self._at = "init_state"
+        state = state_of(plugin.init_state(job.x0, context), name, self._at, 0)
         if job.seed is not None:
-            rng = np.random.default_rng(job.seed)
-            with calling(name, "perturb"):
-                noisy = self._plugin.perturb(state, self._plugin.noise_sigma, rng)
-                state = state_of(noisy, name, "perturb", 0)
+            self._at = "perturb"
+            noisy = plugin.perturb(state, plugin.noise_sigma, np.random.default_rng(job.seed))
+            state = state_of(noisy, name, self._at, 0)
         state = self._project(state)
         energies: list[float] = []
         seen = self._look(state, energies, job)
@@ -115,25 +121,28 @@ class StateSlots:
         return _Row(job, state, seen, best, energies, past, (state, seen))
 
     def _project(self, state: IRPState) -> IRPState:
-        with calling(self._plugin.name, "project"):
-            return state_of(self._plugin.project(state), self._plugin.name, "project", state.step_idx)
+        if not self._projects:
+            return state
+        self._at = "project"
+        return state_of(self._plugin.project(state), self._plugin.name, self._at, state.step_idx)
 
     def _look(self, state: IRPState, energies: list[float], job: Job) -> First:
         """What the plugin says of a state, whose energy is appended to those before."""
         plugin, name = self._plugin, self._plugin.name
-        with calling(name, "energy"):
-            energies.append(number_of(plugin.energy(state), name, "energy"))
-        with calling(name, "feasible"):
+        self._at = "energy"
+        energies.append(number_of(plugin.energy(state), name, self._at))
+        feasible, gap, code = True, 0.0, 0
+        if self._bounds:
+            self._at = "feasible"
             feasible = bool(plugin.feasible(state))
-        with calling(name, "gap"):
-            gap = number_of(plugin.gap(state), name, "gap")
-        code = 0
+            self._at = "gap"
+            gap = number_of(plugin.gap(state), name, self._at)
         if self._decides:
-            with calling(name, "halt"):
-                code = reason_of(plugin.halt(tuple(energies), state), name)
+            self._at = "halt"
+            code = reason_of(plugin.halt(tuple(energies), state), name)
         if self._reports:
-            with calling(name, "emit_telemetry"):
-                extras = extras_of(plugin.emit_telemetry(state, tuple(energies)), name)
+            self._at = "emit_telemetry"
+            extras = extras_of(plugin.emit_telemetry(state, tuple(energies)), name)
             self._annotate(job.run_id, state.step_idx, extras)
         return First(energies[-1], feasible, gap, code)
 
@@ -145,14 +154,15 @@ class StateSlots:
                 row.step = self._step(row)
             except SageError as exc:
                 failed[slot] = exc
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin raises is its run's own
+                failed[slot] = failure(exc, self._plugin.name, self._at)
         return failed
 
     def _step(self, row: _Row) -> tuple[IRPState, First]:
         plugin, name = self._plugin, self._plugin.name
-        with calling(name, "step"):
-            moved = plugin.step(row.state, plugin.noise_schedule)
-            moved = state_of(moved, name, "step", row.state.step_idx + 1)
-        moved = self._project(moved)
+        self._at = "step"
+        moved = plugin.step(row.state, plugin.noise_schedule)
+        moved = self._project(state_of(moved, name, self._at, row.state.step_idx + 1))
         return moved, self._look(moved, row.energies, row.job)
 
     def settle(
@@ -163,7 +173,8 @@ class StateSlots:
         for slot, row in enumerate(rows):
             if table.summary(slot).best_is_current:
                 row.best = _Kept(row.state, row.seen, len(row.energies) - 1)
-            row.past.append(_Kept(row.state, row.seen, len(row.energies) - 1))
+            if self._history:
+                row.past.append(_Kept(row.state, row.seen, len(row.energies) - 1))
             row.state, row.seen = row.step
         return native.observe(
             table,
