@@ -5,6 +5,8 @@ Only the service room knows HTTP; it maps these classes to status codes in one t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class SageError(Exception):
     """Root of every error that sage_edge raises on purpose."""
@@ -153,9 +155,21 @@ class RateLimitError(CapacityError):
 
 
 class DeadlineError(SageError):
-    """The deadline is too near for even the initial answer. Try again with a later one."""
+    """The deadline is too near for even the initial answer. Try again with a later one.
+
+    Attributes:
+        bound_ms: What the initial answer would have taken, in parts that add up to the bound that decided.
+        may_fit: Whether it was ever as fast as it would have had to be.
+    """
 
     code = "deadline_too_short"
+
+    def __init__(
+        self, message: str, bound_ms: Mapping[str, float] | None = None, *, may_fit: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.bound_ms = dict(bound_ms or {})
+        self.may_fit = may_fit
 
 
 class BuildingError(SageError):

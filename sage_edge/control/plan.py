@@ -65,6 +65,7 @@ class PlanProblem:
         plain = course.length_weight * line.lengths(knots, course.closed).sum()
         plain += course.bending_weight * line.bending(knots, course.closed)
         self._scale = max(float(plain), 1e-9)
+        self.size = float(len(knots) ** 2)
         self._first = self.at(knots.ravel())
 
     def first(self) -> Iterate:

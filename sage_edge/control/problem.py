@@ -35,9 +35,11 @@ class Problem(Protocol):
 
     Attributes:
         kind: Its name in documents and answers.
+        size: What a step's time grows with: the entries of its matrices.
     """
 
     kind: str
+    size: float
 
     def first(self) -> Iterate:
         """The first iterate."""

@@ -48,6 +48,7 @@ class QpProblem:
             ShapeError: A vector does not fit the matrices.
         """
         self.solver = solver
+        self.size = float(solver.n * (solver.n + solver.m))
         self._eps = eps
         self._iterations = iterations
         self._vectors = (q, l, u, lb, ub)

@@ -74,6 +74,16 @@ def number_of(value: Any, plugin: str, method: str) -> float:
     raise PluginError(f"{plugin}.{method}: expected a float, got {type(value).__name__}")
 
 
+def size_of(plugin: IRPPlugin, x0: Any) -> float:
+    """How large a prepared input is, as its plugin says.
+
+    Raises:
+        PluginError: It does not say.
+    """
+    with calling(plugin.name, "size"):
+        return number_of(plugin.size(x0), plugin.name, "size")
+
+
 def reason_of(value: Any, plugin: str) -> int:
     """Code of the halt reason that ``halt`` returned; 0 for None.
 

@@ -182,6 +182,14 @@ class IRPPlugin(ABC):
         """
         return x
 
+    def size(self, x0: Any) -> float:
+        """How large a prepared input is, in a unit of the plugin's own: what its time grows with.
+
+        Durations are learned for each power of two of it, so that a large problem teaches nothing about small
+        ones; below 1 counts as 1.
+        """
+        return 1.0
+
     def decode(self, state: IRPState) -> Answer:
         """The answer of a state; here its array. A bare array counts as ``Answer(array)``."""
         return Answer(np.asarray(state.x))

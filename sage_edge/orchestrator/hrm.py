@@ -16,14 +16,13 @@ from sage_edge.clock import Clock, SystemClock
 from sage_edge.config import VERSION, Settings
 from sage_edge.errors import (
     BudgetError,
-    DeadlineError,
     ParameterError,
     PluginError,
     SageError,
     UnknownPluginError,
 )
 from sage_edge.irp import IRPPlugin
-from sage_edge.irp.guard import calling
+from sage_edge.irp.guard import calling, size_of
 from sage_edge.irp.reputation import Outcome
 from sage_edge.orchestrator.fit import check_fits
 from sage_edge.orchestrator.ledger import Ledger
@@ -141,7 +140,8 @@ class HRM:
 
     def status(self) -> dict[str, Any]:
         """What runs where, as JSON."""
-        return {name: served.status() for name, served in self._served.items()}
+        now_ns = self._clock.monotonic_ns()
+        return {name: served.status(now_ns) for name, served in self._served.items()}
 
     def prices(self) -> dict[str, dict[str, Any]]:
         """Watts by which each plugin's compute is priced now, and where they come from, as JSON."""
@@ -226,6 +226,15 @@ class HRM:
             log.exception("plugin failed plugin=%s error=%s", plugin, exc)
             raise
 
+    def size_of(self, entry: Entry) -> float:
+        """How large an input is, in its plugin's own unit.
+
+        Raises:
+            UnknownPluginError: No such plugin.
+            PluginError: The plugin does not say.
+        """
+        return size_of(self._find(entry.plugin).plugin, entry.prepared)
+
     def submit(
         self,
         plugin: str,
@@ -256,7 +265,7 @@ class HRM:
             UnknownPluginError: No such plugin.
             ParameterError: A limit is above what the profile allows.
             CapacityError: The plugin's queue is full.
-            DeadlineError: The queue is so long that the deadline will have passed.
+            DeadlineError: The deadline will have passed before even the initial answer.
             BudgetError: The energy account cannot pay for the initial answer.
             ClosingError: The orchestrator is closing.
         """
@@ -415,6 +424,8 @@ class HRM:
             priority=entry.priority,
             stream_id=entry.stream_id,
             keeps_latest=entry.keeps_latest,
+            size=self.size_of(entry),
+            reserve_ns=reserve_ns,
         )
 
     def _admit(self, scene: Scene, tickets: Sequence[Ticket]) -> None:
@@ -445,9 +456,9 @@ class HRM:
                 member.run_id, run_info(served.info, ticket, member, self.settings.entity_id)
             )
         ticket.future.add_done_callback(lambda _: self.requests.note_end(ticket))
-        older = served.room.put(ticket)
-        if older is not None:
-            served.worker.supersede(older)
+        displaced = served.room.put(ticket)
+        if displaced is not None:
+            served.worker.displace(displaced, by=ticket)
 
     def _forget(self, ticket: Ticket) -> None:
         """A ticket that was never queued."""
@@ -456,16 +467,9 @@ class HRM:
             member.scene.leave(member, None)
 
     def _check_deadlines(self, tickets: Sequence[Ticket]) -> None:
-        """Refuse at once what will be late: even a hopeful guess of the waiting time leaves no answer."""
         now_ns = self._clock.monotonic_ns()
         for ticket in tickets:
-            served = self._find(ticket.plugin)
-            wait_ns = served.wait_ns(ticket.priority)
-            if wait_ns and ticket.deadline_ns < now_ns + wait_ns:
-                raise DeadlineError(
-                    f"{len(served.room)} requests are waiting, and the deadline will have passed before "
-                    f"this one's turn in about {wait_ns / 1e6:.0f} ms"
-                )
+            self._find(ticket.plugin).check_deadline(ticket, now_ns)
 
     def _lock_energy(self, scene: Scene, tickets: Sequence[Ticket]) -> None:
         members = [member for ticket in tickets for member in ticket.members]

@@ -138,6 +138,8 @@ class Ticket:
         priority: Of two waiting requests the one with more goes first.
         stream_id: The stream that its frame belongs to, if any.
         keeps_latest: Whether it makes an older waiting frame of its stream give way.
+        size: How large its input is, in the plugin's own unit.
+        reserve_ns: What the reply takes after the answer.
     """
 
     request_id: str
@@ -151,6 +153,8 @@ class Ticket:
     priority: int = 0
     stream_id: str | None = None
     keeps_latest: bool = False
+    size: float = 1.0
+    reserve_ns: int = 0
     admitted_ns: int = 0
     future: Future[Result] = field(default_factory=_running_future)
     _cancelled: threading.Event = field(default_factory=threading.Event)

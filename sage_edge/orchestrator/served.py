@@ -42,10 +42,22 @@ class ServedPlugin:
         """Whether its worker is alive, and the device that it works with."""
         return self.worker.is_alive and not self.refiner.has_failed
 
-    def wait_ns(self, priority: int) -> float:
+    def wait_ns(self, priority: int, now_ns: int) -> float:
         """Time until a ticket that comes now has a slot, at the least that can be hoped for."""
         ahead = self.room.before(priority) - self.refiner.free
-        return max(0, ahead + 1) * self.worker.slot_time.mean_ns / self.refiner.capacity / 2
+        return max(0, ahead + 1) * self.worker.slot_time.hopeful_ns(now_ns) / self.refiner.capacity / 2
+
+    def check_deadline(self, ticket: Ticket, now_ns: int) -> None:
+        """Refuse at once what will be late; what has denied it trusts itself less until it learns.
+
+        Raises:
+            DeadlineError: Even its initial answer would be.
+        """
+        wait_ns = self.wait_ns(ticket.priority, now_ns)
+        if ticket.deadline_ns >= now_ns + wait_ns + sum(self.worker.first_answer_ns(ticket.size, now_ns)):
+            return
+        self.worker.slot_time.deny(now_ns)
+        raise self.worker.refusal(ticket, now_ns - ticket.start_ns + wait_ns, now_ns)
 
     def learn_prices(self, price: Price) -> None:
         """Prices before anything was charged: those of the warm-up. 1 W is 1 micro-ATP in a nanosecond."""
@@ -77,7 +89,7 @@ class ServedPlugin:
             policy = policy.replace(target_E_norm=number_of(wanted, self.plugin.name, "E_norm_for"))
         return policy
 
-    def status(self) -> dict[str, Any]:
+    def status(self, now_ns: int) -> dict[str, Any]:
         """What runs here, as JSON."""
         refiner = self.refiner
         return {
@@ -92,8 +104,21 @@ class ServedPlugin:
             "history_bytes": refiner.history_bytes,
             "tick_ms": refiner.tick_time.mean_ns(max(refiner.live, 1)) / 1e6,
             "encode_ms": refiner.encode_time.mean_ns(1) / 1e6,
-            "decode_ms": refiner.decode_time.mean_ns / 1e6,
+            "decode_ms": refiner.decode_time.mean_ns() / 1e6,
+            "bound_ms": self._bound_ms(now_ns),
         }
+
+    def _bound_ms(self, now_ns: int) -> dict[str, float]:
+        """What a request that comes now is promised by, for the size of the last one."""
+        refiner = self.refiner
+        encode, decode, tick = refiner.encode_time, refiner.decode_time, refiner.tick_time
+        bounds_ns = {
+            "wait": self.wait_ns(0, now_ns),
+            "encode": encode.bound_ns(now_ns, size=encode.latest_size),
+            "step": tick.bound_ns(now_ns, rows=max(refiner.live, 1), size=tick.latest_size),
+            "decode": decode.bound_ns(now_ns, size=decode.latest_size),
+        }
+        return {part: bound_ns / 1e6 for part, bound_ns in bounds_ns.items()}
 
 
 def open_served(

@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sage_edge.clock import Clock
 from sage_edge.errors import (
     CancelledRequestError,
+    CapacityError,
     DeadlineError,
     EngineError,
     PluginError,
@@ -49,10 +51,18 @@ class _Running:
     members: dict[int, Member] = field(default_factory=dict)
 
 
+class FirstAnswer(NamedTuple):
+    """Nanoseconds that the initial answer of a ticket takes once it has a slot."""
+
+    encode: int
+    decode: int
+
+
 class Worker:
     """Serves the tickets of one plugin, one tick after the other, until its room is closed and empty.
 
-    Threads: one of its own, which alone touches the refiner; ``peek`` from any.
+    Threads: one of its own, which alone touches the refiner; another that only refuses who waits for too
+    long, so that no step of somebody else delays that; ``peek`` and ``displace`` from any.
     """
 
     def __init__(
@@ -92,10 +102,14 @@ class Worker:
         self._peeks: deque[tuple[Ticket, Future[Result | None]]] = deque()
         self._give_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"refine-{plugin.name}", daemon=True)
+        self._doorkeeper = threading.Thread(
+            target=self._refuse_the_late, name=f"deadlines-{plugin.name}", daemon=True
+        )
 
     def start(self) -> None:
         """Begin to serve."""
         self._thread.start()
+        self._doorkeeper.start()
 
     @property
     def is_alive(self) -> bool:
@@ -143,11 +157,16 @@ class Worker:
         self._peeks.append((ticket, wanted))
         return wanted
 
-    def supersede(self, ticket: Ticket) -> None:
-        """End a waiting ticket whose place a newer frame of its stream took. Any thread."""
+    def displace(self, ticket: Ticket, by: Ticket) -> None:
+        """End a waiting ticket whose place another one took. Any thread."""
         for member in ticket.members:
             self._forget(member)
-        self._fail(ticket, SupersededError(f"a newer frame of stream {ticket.stream_id!r} took its place"))
+        if by.keeps_latest and ticket.stream_id == by.stream_id:
+            self._fail(
+                ticket, SupersededError(f"a newer frame of stream {ticket.stream_id!r} took its place")
+            )
+        else:
+            self._fail(ticket, CapacityError("a request of higher priority took its place; try again later"))
 
     def serve_once(self, *, wait: bool) -> bool:
         """Fill free slots, tick, hand out what ended; a failing engine fails what is in the slots.
@@ -169,14 +188,14 @@ class Worker:
 
     def _serve(self, *, wait: bool) -> bool:
         idle = self._refiner.live == 0
-        taken = self._room.take(self._refiner.free, earliest_ns=self._earliest_ns, wait=wait and idle)
+        taken = self._room.take(self._refiner.free, is_dead=self._is_dead, wait=wait and idle)
         if taken is None:
             return False
         for ticket in taken.dead:
             self._drop(ticket)
         self._busy_since_ns = self._clock.monotonic_ns()
         jobs = self._jobs(taken.ready)
-        self._end_all(self._refiner.make_way(len(jobs)))
+        self._end_all(self._refiner.make_way(jobs))
         self._end_all(self._refiner.admit(jobs))
         self._end_all(self._refiner.tick())
         while self._peeks:
@@ -194,10 +213,53 @@ class Worker:
         finally:
             self._fail_all(EngineError(f"{self._plugin.name}: the worker has stopped"))
 
-    def _earliest_ns(self) -> int:
-        """When a ticket that is started now can have its initial answer."""
-        least_ns = self._refiner.encode_time.mean_ns(1) + self._refiner.decode_time.mean_ns
-        return self._clock.monotonic_ns() + int(least_ns)
+    def first_answer_ns(self, size: float, now_ns: int) -> FirstAnswer:
+        """What a ticket that is started now, with who waits, takes to its initial answer. Any thread."""
+        together = max(1, min(len(self._room), self._refiner.free))
+        return FirstAnswer(
+            encode=self._refiner.encode_time.bound_ns(now_ns, rows=together, size=size),
+            decode=self._refiner.decode_time.bound_ns(now_ns, size=size),
+        )
+
+    def refusal(self, ticket: Ticket, wait_ns: float, now_ns: int) -> DeadlineError:
+        """Refuse a ticket whose initial answer would be late; what decided trusts itself less. Any thread.
+
+        Args:
+            ticket: Whose deadline is too near.
+            wait_ns: From its arrival to its slot.
+            now_ns: Monotonic time.
+        """
+        encode, decode = self._refiner.encode_time, self._refiner.decode_time
+        least_ns = encode.least_ns(size=ticket.size) + decode.least_ns(size=ticket.size)
+        may_fit = ticket.deadline_ns + ticket.reserve_ns - now_ns >= least_ns
+        parts_ns = {
+            "wait": wait_ns,
+            **self.first_answer_ns(ticket.size, now_ns)._asdict(),
+            "reply": ticket.reserve_ns,
+        }
+        for known in (encode, decode):
+            known.deny(now_ns, size=ticket.size, may_fit=may_fit)
+        bound_ms = {part: round(taken_ns / 1e6, 3) for part, taken_ns in parts_ns.items()}
+        words = " + ".join(f"{part} {taken_ms:g}" for part, taken_ms in bound_ms.items())
+        due = "the deadline" if ticket.due_ms is None else f"deadline_ms: {ticket.due_ms:g}"
+        return DeadlineError(
+            f"{due} is too short: even the initial answer takes {sum(bound_ms.values()):.3f} ms ({words})",
+            bound_ms,
+            may_fit=may_fit,
+        )
+
+    def _left_ns(self, ticket: Ticket) -> int:
+        """Time until a ticket can no longer be answered in time."""
+        now_ns = self._clock.monotonic_ns()
+        return ticket.deadline_ns - now_ns - sum(self.first_answer_ns(ticket.size, now_ns))
+
+    def _is_dead(self, ticket: Ticket) -> bool:
+        return self._left_ns(ticket) < 0
+
+    def _refuse_the_late(self) -> None:
+        while dead := self._room.take_dead(self._is_dead, lambda ticket: self._left_ns(ticket) / 1e9):
+            for ticket in dead:
+                self._drop(ticket)
 
     def _jobs(self, tickets: Sequence[Ticket]) -> list[Job]:
         """The runs of tickets that begin now: each one's first branch, and others where slots are free."""
@@ -233,7 +295,8 @@ class Worker:
         if ticket.is_cancelled():
             self._fail(ticket, CancelledRequestError("given up while it was waiting"))
         else:
-            self._fail(ticket, DeadlineError("the deadline leaves no time for even the initial answer"))
+            now_ns = self._clock.monotonic_ns()
+            self._fail(ticket, self.refusal(ticket, now_ns - ticket.start_ns, now_ns))
 
     def _end_all(self, ended: Sequence[Finished]) -> None:
         for finished in ended:
@@ -273,12 +336,13 @@ class Worker:
             self._fail(ticket, exc)
             return
         self._failed_in_a_row = 0
-        self.slot_time.add(self._clock.monotonic_ns() - ticket.admitted_ns)
+        now_ns = self._clock.monotonic_ns()
+        self.slot_time.add(now_ns - ticket.admitted_ns, now_ns)
         self._metrics.request_ended(self._plugin.name, "answered")
         self._metrics.observe_request(
             self._plugin.name,
             queue_ns=ticket.admitted_ns - ticket.start_ns,
-            refine_ns=self._clock.monotonic_ns() - ticket.admitted_ns,
+            refine_ns=now_ns - ticket.admitted_ns,
         )
         ticket.future.set_result(result)
 
@@ -362,6 +426,7 @@ def _job(ticket: Ticket, member: Member, branches: int) -> Job:
         branches=branches,
         seed=member.run_id if member.branch else None,
         stream_id=ticket.stream_id,
+        size=ticket.size,
     )
 
 

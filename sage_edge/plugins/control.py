@@ -51,6 +51,10 @@ class ControlPlugin(IRPPlugin):
         """
         return read_problem(frame)
 
+    def size(self, x0: Problem) -> float:
+        """Entries of the problem's matrices; of a line the square of its points."""
+        return x0.size
+
     def example(self) -> Problem:
         """A small problem."""
         return example_problem()

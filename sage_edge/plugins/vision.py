@@ -97,6 +97,10 @@ class VisionPlugin(LatentPlugin):
         tensor = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
         return PreparedFrame(np.ascontiguousarray(tensor), frame.shape[0], frame.shape[1])
 
+    def size(self, x0: PreparedFrame) -> float:
+        """Pixels of the frame as it was sent."""
+        return x0.height_px * x0.width_px
+
     def carry_over(self, first: Float32, earlier: Carried) -> Carried | None:
         """Lay those tiles of a stream's last answer over a first guess whose own first guess is unchanged.
 

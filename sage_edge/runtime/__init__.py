@@ -5,13 +5,12 @@ from sage_edge.runtime.cpu_refiner import CpuRefiner
 from sage_edge.runtime.cuda_refiner import CudaRefiner
 from sage_edge.runtime.device_loop import CudaLoops, DeviceLoops, DeviceProgram
 from sage_edge.runtime.engine import OnnxEngine
-from sage_edge.runtime.estimate import BatchEstimate, Estimate
+from sage_edge.runtime.estimate import Estimate, SizedEstimate
 from sage_edge.runtime.refiner import Finished, Follower, Job, Refiner, Unled
 from sage_edge.runtime.refiners import LoopChoice, choose_loop, make_ring, open_refiner, open_slots
 from sage_edge.runtime.slots import First, Restored, SlotStates
 
 __all__ = [
-    "BatchEstimate",
     "CpuRefiner",
     "CudaLoops",
     "CudaRefiner",
@@ -26,6 +25,7 @@ __all__ = [
     "OnnxEngine",
     "Refiner",
     "Restored",
+    "SizedEstimate",
     "SlotStates",
     "Unled",
     "choose_loop",

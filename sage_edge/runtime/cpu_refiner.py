@@ -10,8 +10,8 @@ import numpy as np
 from sage_edge import native
 from sage_edge.errors import SageError
 from sage_edge.irp import Answer
-from sage_edge.runtime.estimate import BatchEstimate, Estimate
-from sage_edge.runtime.refiner import Finished, Job, ended, sound
+from sage_edge.runtime.estimate import WARM_UPS, SizedEstimate
+from sage_edge.runtime.refiner import Finished, Job, ended, largest, sound
 from sage_edge.runtime.slots import First, SlotStates
 
 #: A full batch of examples that takes longer than this is not tried at the start.
@@ -32,6 +32,7 @@ class CpuRefiner:
         plugin_number: Names the plugin in the records.
         now_ns: Monotonic time.
         mode_reason: Why the loop is here, where the engines are on another device.
+        size_of: How large a prepared input is, in the plugin's own unit.
 
     Threads: every method belongs to the one thread that ticks; it is also the ring's producer.
     """
@@ -48,18 +49,20 @@ class CpuRefiner:
         plugin_number: int,
         now_ns: Callable[[], int],
         mode_reason: str = "",
+        size_of: Callable[[Any], float] = lambda _: 1.0,
     ) -> None:
         self._states = states
         self._example = example
+        self._size_of = size_of
         self.mode_reason = mode_reason
         self._now_ns = now_ns
         self._table = native.SlotTable(states.capacity, ring, plugin_number)
         self._jobs: list[Job] = []
         self._budgets_us: list[float | None] = []
         #: From one halting decision to the next, refills left out, by live slots; and of a batch of refills.
-        self.tick_time = BatchEstimate(states.capacity)
-        self.encode_time = BatchEstimate(states.capacity)
-        self.decode_time = Estimate()
+        self.tick_time = SizedEstimate()
+        self.encode_time = SizedEstimate()
+        self.decode_time = SizedEstimate()
         #: Of the last tick: the whole, and the share that step and decoder took; 0 when nothing was live.
         self.last_tick_ns = 0
         self.last_engine_ns = 0
@@ -95,7 +98,7 @@ class CpuRefiner:
         """Memory that the best and the earlier states of all slots take."""
         return self._states.history_bytes
 
-    def make_way(self, newcomers: int) -> list[Finished]:
+    def make_way(self, newcomers: Sequence[Job]) -> list[Finished]:
         """End the runs whose deadline cannot wait until newcomers are encoded and all have taken a step.
 
         They get their best answer so far.
@@ -103,8 +106,12 @@ class CpuRefiner:
         if not newcomers:
             return []
         now_ns = self._now_ns()
-        busy_ns = self.encode_time.bound_ns(newcomers) + self._margin_ns(self.live + newcomers)
-        hurried = [s for s, job in enumerate(self._jobs) if job.policy.deadline_ns < now_ns + busy_ns]
+        all_jobs = [*self._jobs, *newcomers]
+        busy_ns = self.encode_time.bound_ns(now_ns, rows=len(newcomers), size=largest(newcomers))
+        busy_ns += self.tick_time.bound_ns(now_ns, rows=len(all_jobs), size=largest(all_jobs))
+        hurried = [
+            slot for slot in range(self.live) if self._due_ns(self._jobs[slot], now_ns) < now_ns + busy_ns
+        ]
         return self._close(hurried, "timeout")
 
     def admit(self, jobs: Sequence[Job]) -> list[Finished]:
@@ -119,7 +126,7 @@ class CpuRefiner:
         start_ns = self._now_ns()
         firsts = self._states.load(self.live, jobs)
         now_ns = self._now_ns()
-        self.encode_time.add(len(jobs), now_ns - start_ns)
+        self.encode_time.add(now_ns - start_ns, now_ns, rows=len(jobs), size=largest(jobs))
         if self._decided_ns is not None:
             self._decided_ns += now_ns - start_ns
         begun = [(job, first) for job, first in zip(jobs, firsts, strict=True) if isinstance(first, First)]
@@ -130,13 +137,14 @@ class CpuRefiner:
         ]
         if not begun:
             return failed
-        margin_ns = self._margin_ns(self.live + len(begun))
+        rows, size = self.live + len(begun), largest([*self._jobs, *(job for job, _ in begun)])
+        margin_ns = self.tick_time.bound_ns(now_ns, rows=rows, size=size)
         charge_us = (now_ns - start_ns) / 1e3 / len(jobs)
         at_end = []
         for job, first in begun:
             slot, reason = self._table.admit(
                 job.run_id,
-                job.policy,
+                job.policy.replace(deadline_ns=self._due_ns(job, now_ns)),
                 first.E,
                 now_ns=now_ns,
                 margin_ns=margin_ns,
@@ -152,7 +160,7 @@ class CpuRefiner:
             if reason is not None:
                 at_end.append(slot)
             if reason == "timeout":
-                self.tick_time.relax(self.live)
+                self._note_no_step(job, now_ns, rows=rows, size=size)
         return failed + self._finish(at_end)
 
     def tick(self) -> list[Finished]:
@@ -162,11 +170,11 @@ class CpuRefiner:
         if self.live == 0:
             self._decided_ns = None
             return finished
-        live, start_ns = self.live, self._now_ns()
+        live, size, start_ns = self.live, largest(self._jobs), self._now_ns()
         failed = self._states.advance(live)
         decided_ns = self._now_ns()
         self.last_engine_ns = decided_ns - start_ns
-        self.tick_time.add(live, decided_ns - (self._decided_ns or start_ns))
+        self.tick_time.add(decided_ns - (self._decided_ns or start_ns), decided_ns, rows=live, size=size)
         if failed:
             finished += self._fail(failed)
         if self.live:
@@ -180,7 +188,7 @@ class CpuRefiner:
         reasons = self._states.settle(
             self._table,
             now_ns=decided_ns,
-            margin_ns=self._margin_ns(self.live),
+            margin_ns=self.tick_time.bound_ns(decided_ns, rows=self.live, size=largest(self._jobs)),
             tick_us=self.last_engine_ns / 1e3,
         )
         self._rewind()
@@ -217,32 +225,49 @@ class CpuRefiner:
         """
         example = self._example()
         self._try_batch(example, 1)  # the first run pays for what is made once
-        taken = {1: self._try_batch(example, 1)}
-        if self.capacity > 1 and sum(taken[1]) * self.capacity < _LONG_WARM_UP_NS:
+        alone = self._time_batches(example, 1)
+        if self.capacity > 1 and sum(alone[0]) * self.capacity < _LONG_WARM_UP_NS:
             self._try_batch(example, self.capacity)
-            taken[self.capacity] = self._try_batch(example, self.capacity)
-        for size in sorted(taken, reverse=True):
-            encode_ns, tick_ns, decode_ns = taken[size]
-            self.encode_time.add(size, encode_ns)
-            self.tick_time.add(size, tick_ns)
-            self.decode_time.add(decode_ns)
+            self._learn(self._time_batches(example, self.capacity), example, self.capacity)
+        self._learn(alone, example, 1)
 
-    def _try_batch(self, example: Any, size: int) -> tuple[int, int, int]:
+    def _time_batches(self, example: Any, rows: int) -> list[tuple[int, int, int]]:
+        """What ``_try_batch`` takes, time and again; once where that is long."""
+        taken = [self._try_batch(example, rows)]
+        while len(taken) < WARM_UPS and sum(map(sum, taken)) < _LONG_WARM_UP_NS // 8:
+            taken.append(self._try_batch(example, rows))
+        return taken
+
+    def _learn(self, taken: list[tuple[int, int, int]], example: Any, rows: int) -> None:
+        size, now_ns = self._size_of(example), self._now_ns()
+        for encode_ns, tick_ns, decode_ns in taken:
+            self.encode_time.add(encode_ns, now_ns, rows=rows, size=size)
+            self.tick_time.add(tick_ns, now_ns, rows=rows, size=size)
+            self.decode_time.add(decode_ns, now_ns, size=size)
+
+    def _try_batch(self, example: Any, rows: int) -> tuple[int, int, int]:
         """Nanoseconds of encoding, stepping and decoding so many examples at once, in free slots."""
-        jobs = [Job(0, example, native.HaltPolicy()) for _ in range(size)]
+        jobs = [Job(0, example, native.HaltPolicy()) for _ in range(rows)]
         start_ns = self._now_ns()
         firsts = self._states.load(0, jobs)
         encoded_ns = self._now_ns()
         sound(firsts)
-        failed = self._states.advance(size)
+        failed = self._states.advance(rows)
         stepped_ns = self._now_ns()
         sound(list(failed.values()))
-        sound(self._states.answers(range(size), [True] * size))
+        sound(self._states.answers(range(rows), [True] * rows))
         return encoded_ns - start_ns, stepped_ns - encoded_ns, self._now_ns() - stepped_ns
 
-    def _margin_ns(self, live: int) -> int:
-        """What a deadline must still hold for one more step: the step itself and the decoding."""
-        return self.tick_time.bound_ns(live) + self.decode_time.bound_ns
+    def _note_no_step(self, job: Job, now_ns: int, *, rows: int, size: float) -> None:
+        """The bounds of a step and of the answer have left a run without any step."""
+        least_ns = self.tick_time.least_ns(rows=rows, size=size) + self.decode_time.least_ns(size=job.size)
+        may_fit = job.policy.deadline_ns - now_ns >= least_ns
+        self.tick_time.deny(now_ns, rows=rows, size=size, may_fit=may_fit)
+        self.decode_time.deny(now_ns, size=job.size, may_fit=may_fit)
+
+    def _due_ns(self, job: Job, now_ns: int) -> int:
+        """When a run must have ended, so that its answer is decoded by its deadline."""
+        return max(job.policy.deadline_ns - self.decode_time.bound_ns(now_ns, size=job.size), 0)
 
     def _obey(self) -> list[Finished]:
         """Hand moved budgets to the runs and end those that were ordered to."""
@@ -292,9 +317,9 @@ class CpuRefiner:
         is_current = [self._table.summary(slot).best_is_current for slot in slots]
         start_ns = self._now_ns()
         answers = self._states.answers(slots, is_current)
-        decode_ns = self._now_ns() - start_ns
-        self.decode_time.add(decode_ns)
-        self.last_engine_ns += decode_ns
+        now_ns = self._now_ns()
+        self.decode_time.add(now_ns - start_ns, now_ns, size=largest(self._jobs[slot] for slot in slots))
+        self.last_engine_ns += now_ns - start_ns
         for slot, current in zip(slots, is_current, strict=True):
             self._states.leave(slot, current)
         return self._remove(dict(zip(slots, answers, strict=True)))

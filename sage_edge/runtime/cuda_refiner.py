@@ -13,13 +13,13 @@ from sage_edge import native
 from sage_edge.errors import DeviceError, SageError
 from sage_edge.irp import Answer, Carried
 from sage_edge.irp.engine import Float32
-from sage_edge.irp.guard import example_of
+from sage_edge.irp.guard import example_of, size_of
 from sage_edge.irp.latent import Begun, energies_of
 from sage_edge.irp.recipe import batch_widths
 from sage_edge.runtime.device_loop import DeviceLoops, DeviceProgram
-from sage_edge.runtime.estimate import BatchEstimate, Estimate
+from sage_edge.runtime.estimate import WARM_UPS, SizedEstimate
 from sage_edge.runtime.latent_slots import KEPT_STREAMS, answers_each, begin_each, start_of
-from sage_edge.runtime.refiner import Finished, Job, ended, sound
+from sage_edge.runtime.refiner import Finished, Job, ended, largest, sound
 from sage_edge.runtime.streams import Streams
 
 log = logging.getLogger(__name__)
@@ -93,10 +93,10 @@ class CudaRefiner:
         #: The first state of each row that belongs to a stream.
         self._firsts: dict[int, Float32] = {}
         self._now_ns = now_ns
-        #: From one halting decision to the next, as seen from here, by requests under way.
-        self.tick_time = BatchEstimate(self.capacity)
-        self.encode_time = BatchEstimate(self.capacity)
-        self.decode_time = Estimate()
+        #: From one halting decision to the next, as seen from here, by requests under way alone.
+        self.tick_time = SizedEstimate()
+        self.encode_time = SizedEstimate()
+        self.decode_time = SizedEstimate()
         #: Of the last ``tick``: the whole, and the share in which the device or the decoder worked.
         self.last_tick_ns = 0
         self.last_engine_ns = 0
@@ -131,31 +131,34 @@ class CudaRefiner:
         steps = {width: self._program.bind_step(self._tensors(width)) for width in self._widths}
         self._loop.prepare(lambda width, stream: steps[width](stream))
         for width in self._widths:
-            self.tick_time.add(width, self._loop.measure_body_ns(width))
+            self.tick_time.add(self._loop.measure_body_ns(width), self._now_ns(), rows=width)
         example = Job(0, example_of(self._plugin), native.HaltPolicy())
-        for size in sorted({1, self.slots}, reverse=True):
-            for is_warm in (False, True):
+        size = size_of(self._plugin, example.x0)
+        for rows in sorted({1, self.slots}, reverse=True):
+            for is_warm in (False, *[True] * WARM_UPS):
                 start_ns = self._now_ns()
-                begun = sound(self._begin([example] * size))
+                begun = sound(self._begin([example] * rows))
                 encoded_ns = self._now_ns()
                 z = np.concatenate([one.encoded.z for one in begun])
-                sound(answers_each(self._plugin, z, [example.x0] * size))
+                sound(answers_each(self._plugin, z, [example.x0] * rows))
                 if is_warm:
-                    self.encode_time.add(size, encoded_ns - start_ns)
-                    self.decode_time.add(self._now_ns() - encoded_ns)
+                    now_ns = self._now_ns()
+                    self.encode_time.add(encoded_ns - start_ns, now_ns, rows=rows, size=size)
+                    self.decode_time.add(now_ns - encoded_ns, now_ns, size=size)
         first = begun[0].encoded
         energies_of(self._plugin, first.z, first.context)
 
-    def make_way(self, newcomers: int) -> list[Finished]:
+    def make_way(self, newcomers: Sequence[Job]) -> list[Finished]:
         """End the runs whose deadline cannot wait until newcomers are encoded and all have taken a step.
 
         They get their best answer so far. Who halts meanwhile comes out too.
         """
         if not newcomers:
             return []
-        encoding_ns = self.encode_time.bound_ns(newcomers)
-        due_ns = self._now_ns() + encoding_ns + self._margin_ns(self.live + newcomers)
-        hurried = [row for row, job in self._jobs.items() if job.policy.deadline_ns < due_ns]
+        now_ns = self._now_ns()
+        busy_ns = self.encode_time.bound_ns(now_ns, rows=len(newcomers), size=largest(newcomers))
+        busy_ns += self.tick_time.bound_ns(now_ns, rows=self.live + len(newcomers))
+        hurried = [row for row, job in self._jobs.items() if self._due_ns(job, now_ns) < now_ns + busy_ns]
         for row in hurried:
             self._loop.stop(row, "timeout")
         finished = []
@@ -241,9 +244,16 @@ class CudaRefiner:
             **{name: view(address, shape) for (name, shape), address in contexts},
         }
 
-    def _margin_ns(self, live: int) -> int:
-        """What a deadline must still hold for one more step: the step itself and the decoding."""
-        return self.tick_time.bound_ns(live) + self.decode_time.bound_ns
+    def _note_no_step(self, job: Job, now_ns: int) -> None:
+        """The bounds of a step and of the answer have left a run without any step."""
+        least_ns = self.tick_time.least_ns(rows=self.live) + self.decode_time.least_ns(size=job.size)
+        may_fit = job.policy.deadline_ns - now_ns >= least_ns
+        self.tick_time.deny(now_ns, rows=self.live, may_fit=may_fit)
+        self.decode_time.deny(now_ns, size=job.size, may_fit=may_fit)
+
+    def _due_ns(self, job: Job, now_ns: int) -> int:
+        """When a run must have ended, so that its answer is decoded by its deadline."""
+        return max(job.policy.deadline_ns - self.decode_time.bound_ns(now_ns, size=job.size), 0)
 
     def _begin(self, jobs: Sequence[Job]) -> list[Begun | SageError]:
         return begin_each(self._plugin, [start_of(job, self._streams) for job in jobs])
@@ -259,10 +269,11 @@ class CudaRefiner:
                 rows[row] = job
                 self._upload(row, begun)
         self._loop.wait_copies()
-        took_ns = self._now_ns() - start_ns
-        self.encode_time.add(len(jobs), took_ns)
+        now_ns = self._now_ns()
+        took_ns = now_ns - start_ns
+        self.encode_time.add(took_ns, now_ns, rows=len(jobs), size=largest(jobs))
         for row, job in rows.items():
-            policy = job.policy.replace(rewinds=0)
+            policy = job.policy.replace(rewinds=0, deadline_ns=self._due_ns(job, now_ns))
             if (budget_us := job.follower.budget_us) is not None:
                 policy = policy.replace(budget_us=budget_us)
                 self._budgets_us[row] = budget_us
@@ -283,14 +294,13 @@ class CudaRefiner:
 
     def _drive(self) -> list[Finished]:
         """Let the loop run for a moment; tells the followers what it reached, and answers who is done."""
-        live = self.live
-        self._loop.set_margin_ns(self._margin_ns(live))
-        start_ns, ticks = self._now_ns(), self._loop.ticks
+        live, start_ns, ticks = self.live, self._now_ns(), self._loop.ticks
+        self._loop.set_margin_ns(self.tick_time.bound_ns(start_ns, rows=live))
         rows = self._loop.drive(PATIENCE_S)
-        drive_ns = self._now_ns() - start_ns
-        self.last_engine_ns += drive_ns
+        now_ns = self._now_ns()
+        self.last_engine_ns += now_ns - start_ns
         if self._loop.ticks > ticks:
-            self.tick_time.add(live, drive_ns // (self._loop.ticks - ticks))
+            self.tick_time.add((now_ns - start_ns) // (self._loop.ticks - ticks), now_ns, rows=live)
         self._report()
         return [done for batch in _batches(rows, self.slots) for done in self._finish(batch)]
 
@@ -331,8 +341,9 @@ class CudaRefiner:
             if summary.run_id in self._overrun:  # what was spent in all must be known
                 self._overrun.remove(summary.run_id)
                 self._jobs[row].follower.observe(summary.E, summary.spent_us)
-        if any(s.halt_reason == "timeout" and s.step_idx == 0 for s in summaries.values()):
-            self.tick_time.relax(self.live)
+        for row, summary in summaries.items():
+            if summary.halt_reason == "timeout" and summary.step_idx == 0:
+                self._note_no_step(self._jobs[row], self._now_ns())
         finished = [ended(self._jobs.pop(row), answers.get(row), summaries[row]) for row in rows]
         for row in rows:
             self._budgets_us.pop(row, None)
@@ -355,9 +366,9 @@ class CudaRefiner:
             left = Carried(self._firsts[row], state.astype(np.float32))
             self._streams.keep(self._jobs[row].stream_id, left)
         answers = answers_each(self._plugin, best, [self._jobs[row].x0 for row in rows])
-        decode_ns = self._now_ns() - start_ns
-        self.decode_time.add(decode_ns)
-        self.last_engine_ns += decode_ns
+        now_ns = self._now_ns()
+        self.decode_time.add(now_ns - start_ns, now_ns, size=largest(self._jobs[row] for row in rows))
+        self.last_engine_ns += now_ns - start_ns
         return answers
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sage_edge import native
 from sage_edge.errors import SageError
 from sage_edge.irp import Answer
-from sage_edge.runtime.estimate import BatchEstimate, Estimate
+from sage_edge.runtime.estimate import SizedEstimate
 
 T = TypeVar("T")
 
@@ -54,6 +54,7 @@ class Job:
         branches: Branches of the same request.
         seed: Of the noise to start from; None starts from the plugin's own first state.
         stream_id: The stream whose last answer it may start from, if any.
+        size: How large ``x0`` is, in the plugin's own unit.
     """
 
     run_id: int
@@ -64,6 +65,7 @@ class Job:
     branches: int = 1
     seed: int | None = None
     stream_id: str | None = None
+    size: float = 1.0
 
 
 class Finished(NamedTuple):
@@ -80,6 +82,11 @@ class Finished(NamedTuple):
     answer: Answer | None
     summary: native.RunSummary | None
     error: SageError | None = None
+
+
+def largest(jobs: Iterable[Job]) -> float:
+    """The size of the largest of some jobs."""
+    return max((job.size for job in jobs), default=1.0)
 
 
 def ended(job: Job, found: Answer | SageError | None, summary: native.RunSummary) -> Finished:
@@ -103,10 +110,11 @@ class Refiner(Protocol):
     Threads: every method belongs to one thread.
     """
 
-    #: From one halting decision to the next, by requests under way; and of a batch of first states.
-    tick_time: BatchEstimate
-    encode_time: BatchEstimate
-    decode_time: Estimate
+    #: From one halting decision to the next, by requests under way; of a batch of first states; of answers
+    #: that are decoded together, by the largest alone.
+    tick_time: SizedEstimate
+    encode_time: SizedEstimate
+    decode_time: SizedEstimate
     #: Of the last ``tick``: the whole, and the share in which engines worked; 0 when nothing was live.
     last_tick_ns: int
     last_engine_ns: int
@@ -154,7 +162,7 @@ class Refiner(Protocol):
             SageError: What the plugin fails with.
         """
 
-    def make_way(self, newcomers: int) -> list[Finished]:
+    def make_way(self, newcomers: Sequence[Job]) -> list[Finished]:
         """End the runs whose deadline cannot wait until newcomers are encoded and all have taken a step.
 
         They get their best answer so far.

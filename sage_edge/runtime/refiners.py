@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sage_edge import native
 from sage_edge.config import Settings
 from sage_edge.irp import IRPPlugin, LatentPlugin
-from sage_edge.irp.guard import example_of
+from sage_edge.irp.guard import example_of, size_of
 from sage_edge.irp.latent import overridden
 from sage_edge.runtime.cpu_refiner import CpuRefiner
 from sage_edge.runtime.cuda_refiner import CudaRefiner
@@ -104,4 +104,5 @@ def open_refiner(
         plugin_number=plugin_number,
         now_ns=now_ns,
         mode_reason=choice.reason,
+        size_of=lambda x0: size_of(plugin, x0),
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
@@ -13,10 +14,10 @@ from fastapi import Request
 
 from sage_edge.clock import Clock
 from sage_edge.config import Settings
-from sage_edge.errors import BodyTimeoutError, CapacityError
+from sage_edge.errors import BodyTimeoutError, CapacityError, DeadlineError
 from sage_edge.inputs import InputKind, Limits
-from sage_edge.orchestrator import HRM, Entry, Ticket
-from sage_edge.runtime import Estimate
+from sage_edge.orchestrator import HRM, Budget, Entry, Result, Scene, Ticket
+from sage_edge.runtime import SizedEstimate
 from sage_edge.service.bodies import Body
 
 P = ParamSpec("P")
@@ -30,7 +31,8 @@ class Context:
     """The orchestrator behind the routes, and what belongs to HTTP alone.
 
     Attributes:
-        reply_time: From the decoded answer to its encoded reply; kept free before a deadline.
+        reply_times: Of each plugin, from a decoded answer to its encoded reply, by the size of what was sent;
+            kept free before a deadline.
         is_draining: Set once SIGTERM has come.
     """
 
@@ -39,7 +41,7 @@ class Context:
     clock: Clock
     executor: ThreadPoolExecutor
     started_ns: int
-    reply_time: Estimate = field(default_factory=Estimate)
+    reply_times: defaultdict[str, SizedEstimate] = field(default_factory=lambda: defaultdict(SizedEstimate))
     is_draining: bool = False
     _reading: int = 0
 
@@ -107,21 +109,83 @@ class Context:
         Raises:
             SageError: As ``HRM.submit``.
         """
-        return self.hrm.submit(
-            entry.plugin,
-            entry.prepared,
-            entry.budget,
-            request_id=entry.request_id,
-            start_ns=start_ns,
-            reserve_ns=self.reserve_ns(1),
-            priority=entry.priority,
-            stream_id=entry.stream_id,
-            keeps_latest=entry.keeps_latest,
-        )
+        with self._learning_from_refusals([entry]):
+            ticket = self.hrm.submit(
+                entry.plugin,
+                entry.prepared,
+                entry.budget,
+                request_id=entry.request_id,
+                start_ns=start_ns,
+                reserve_ns=self._reserve_ns([entry]),
+                priority=entry.priority,
+                stream_id=entry.stream_id,
+                keeps_latest=entry.keeps_latest,
+            )
+        self._learn_later(ticket)
+        return ticket
 
-    def reserve_ns(self, answers: int) -> int:
-        """What encoding and sending so many answers takes, kept free before their deadline."""
-        return answers * self.reply_time.bound_ns + _SENDING_NS
+    def submit_scene(
+        self, entries: Sequence[Entry], shared: Budget, policy: str | None, start_ns: int
+    ) -> tuple[Scene, list[Ticket]]:
+        """Queue inputs that share a budget.
+
+        Args:
+            entries: The inputs and their own limits.
+            shared: The scene's budget.
+            policy: How it is shared.
+            start_ns: When the request arrived.
+
+        Raises:
+            SageError: As ``HRM.submit_scene``.
+        """
+        with self._learning_from_refusals(entries):
+            scene, tickets = self.hrm.submit_scene(
+                entries, shared, policy=policy, start_ns=start_ns, reserve_ns=self._reserve_ns(entries)
+            )
+        for ticket in tickets:
+            self._learn_later(ticket)
+        return scene, tickets
+
+    def learn_reply(self, ticket: Ticket, answered_ns: int) -> None:
+        """The reply to a ticket, whose answer was decoded then, is encoded now."""
+        now_ns = self.clock.monotonic_ns()
+        self.reply_times[ticket.plugin].add(now_ns - answered_ns, now_ns, size=ticket.size)
+
+    def reply_bound_ms(self, plugin: str) -> float:
+        """What is kept free before a deadline for a reply like the last one."""
+        known = self.reply_times[plugin]
+        return (known.bound_ns(self.clock.monotonic_ns(), size=known.latest_size) + _SENDING_NS) / 1e6
+
+    def _reserve_ns(self, entries: Sequence[Entry]) -> int:
+        """What encoding and sending the answers takes, kept free before their deadline."""
+        now_ns = self.clock.monotonic_ns()
+        bounds_ns = [
+            self.reply_times[entry.plugin].bound_ns(now_ns, size=self.hrm.size_of(entry)) for entry in entries
+        ]
+        return sum(bounds_ns) + _SENDING_NS
+
+    @contextmanager
+    def _learning_from_refusals(self, entries: Sequence[Entry]) -> Iterator[None]:
+        """Around what may be refused at once for what its replies would take."""
+        try:
+            yield
+        except DeadlineError as exc:
+            for entry in entries:
+                self._deny(entry.plugin, self.hrm.size_of(entry), exc)
+            raise
+
+    def _learn_later(self, ticket: Ticket) -> None:
+        """From its refusal, should it wait for a slot in vain."""
+
+        def look(future: Future[Result]) -> None:
+            error = future.exception()
+            if isinstance(error, DeadlineError):
+                self._deny(ticket.plugin, ticket.size, error)
+
+        ticket.future.add_done_callback(look)
+
+    def _deny(self, plugin: str, size: float, error: DeadlineError) -> None:
+        self.reply_times[plugin].deny(self.clock.monotonic_ns(), size=size, may_fit=error.may_fit)
 
     def since_ms(self, start_ns: int) -> float:
         """Milliseconds since a monotonic time."""

@@ -58,7 +58,15 @@ def error_reply(error: errors.SageError, *, retry_after_s: int = RETRY_AFTER_S) 
     headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_body(error.code, str(error)), status, headers=headers)
+    return JSONResponse(describe_error(error), status, headers=headers)
+
+
+def describe_error(error: errors.SageError) -> dict[str, Any]:
+    """The one shape of every error; of a deadline that was too short with the parts of what decided."""
+    body = error_body(error.code, str(error))
+    if isinstance(error, errors.DeadlineError) and error.bound_ms:
+        body["error"]["bound_ms"] = error.bound_ms
+    return body
 
 
 def error_body(code: str, message: str) -> dict[str, Any]:

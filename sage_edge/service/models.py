@@ -31,11 +31,27 @@ def _example(example: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [example]})
 
 
+class RefusalBound(BaseModel):
+    """What the initial answer would have taken: milliseconds that add up to the bound that decided."""
+
+    wait: float = Field(description="From the arrival to a slot: what has passed, and the queue at its best.")
+    encode: float = Field(description="The first state.")
+    decode: float = Field(description="The answer.")
+    reply: float = Field(description="From the answer to the caller.")
+
+
+class PromiseBound(RefusalBound):
+    """What a deadline must leave room for now, in milliseconds, at the size of the last request."""
+
+    step: float = Field(description="One step of all that run; beyond the initial answer.")
+
+
 class ErrorDetail(BaseModel):
     """What went wrong."""
 
     code: str = Field(description="Stable, for programs.")
     message: str = Field(description="For people: what was expected and what came.")
+    bound_ms: RefusalBound | None = Field(None, description="Of `deadline_too_short`: what decided.")
 
 
 class Error(BaseModel):
@@ -361,6 +377,7 @@ class ServedPlugin(BaseModel):
     tick_ms: float
     encode_ms: float
     decode_ms: float
+    bound_ms: PromiseBound
 
 
 _LANE = {
@@ -376,6 +393,7 @@ _LANE = {
     "tick_ms": 4.2,
     "encode_ms": 11.0,
     "decode_ms": 1.1,
+    "bound_ms": {"wait": 0.0, "encode": 16.0, "step": 6.1, "decode": 2.0, "reply": 4.5},
 }
 _LEDGER = {
     "ATP_initial": 1e6,

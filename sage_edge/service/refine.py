@@ -18,7 +18,7 @@ from sage_edge.service import openapi
 from sage_edge.service.answers import accepted, keep_for_later
 from sage_edge.service.bodies import read_body
 from sage_edge.service.context import Context, context_of
-from sage_edge.service.errors import error_body
+from sage_edge.service.errors import describe_error
 from sage_edge.service.models import Queued
 from sage_edge.service.options import ONCE, RequestFields, fields_of_headers, read, request_id_of
 from sage_edge.service.preferences import Preferences, preferences_of
@@ -84,7 +84,7 @@ async def refine(
     result = ticket.future.result()
     answered_ns = start_ns + int((result.queue_ms + result.refine_ms) * 1e6)
     response = await context.run(reply, result, media_type, context.since_ms(start_ns))
-    context.reply_time.add(context.clock.monotonic_ns() - answered_ns)
+    context.learn_reply(ticket, answered_ns)
     _log(ticket, result, context.since_ms(start_ns))
     response.headers.update(_applied(wishes))
     return response
@@ -124,7 +124,7 @@ async def _events(context: Context, listener: Listener, ticket: Ticket) -> Async
         _log(ticket, result, total_ms)
         yield event("result", describe(result, total_ms))
     except SageError as exc:
-        yield event("error", error_body(exc.code, str(exc)))
+        yield event("error", describe_error(exc))
     finally:
         ticket.cancel()
         answer.cancel()

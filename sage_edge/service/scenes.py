@@ -15,7 +15,7 @@ from sage_edge.results import describe, finite
 from sage_edge.service import openapi
 from sage_edge.service.bodies import SceneBody, naming_member, read_scene
 from sage_edge.service.context import Context, context_of
-from sage_edge.service.errors import error_body
+from sage_edge.service.errors import describe_error
 from sage_edge.service.models import SceneResult
 from sage_edge.service.options import ONCE, RequestFields, SceneFields, read
 from sage_edge.service.replies import choose_type
@@ -47,13 +47,8 @@ async def refine_scene(request: Request, query: Annotated[SceneFields, Query()])
         body = await context.in_time(read_scene(request, context.kind_of, context.settings.max_body_bytes))
         shared = read(SceneFields, {**body.fields, **query.model_dump(exclude_none=True)})
         entries = await context.run(_entries, context, body)
-    scene, tickets = context.hrm.submit_scene(
-        entries,
-        Budget(atp=shared.atp, deadline_ms=shared.deadline_ms),
-        policy=shared.policy,
-        start_ns=start_ns,
-        reserve_ns=context.reserve_ns(len(entries)),
-    )
+    budget = Budget(atp=shared.atp, deadline_ms=shared.deadline_ms)
+    scene, tickets = context.submit_scene(entries, budget, shared.policy, start_ns)
     await wait_for_end(request, tickets)
     described = await context.run(_describe, scene, tickets, start_ns, context.since_ms(start_ns))
     log.info(
@@ -104,4 +99,4 @@ def _outcome(ticket: Ticket, total_ms: float) -> dict[str, Any]:
     try:
         return describe(ticket.future.result(), total_ms)
     except SageError as exc:
-        return error_body(exc.code, str(exc))
+        return describe_error(exc)

@@ -12,7 +12,7 @@ from sage_edge.config import VERSION
 from sage_edge.irp import IRPPlugin
 from sage_edge.orchestrator import Ledger
 from sage_edge.service import openapi
-from sage_edge.service.context import context_of
+from sage_edge.service.context import Context, context_of
 from sage_edge.service.errors import RETRY_AFTER_S
 from sage_edge.service.models import Liveness, PluginInfo, Readiness, Status
 
@@ -55,7 +55,7 @@ async def status(request: Request) -> JSONResponse:
         "prices": context.hrm.prices(),
         "allocation": context.settings.allocation,
         "ledger": _describe_ledger(context.hrm.ledger),
-        "plugins": context.hrm.status(),
+        "plugins": {name: _describe_lane(context, name, lane) for name, lane in context.hrm.status().items()},
         "telemetry": context.hrm.telemetry.status(),
     }
     return JSONResponse(document)
@@ -71,6 +71,11 @@ async def plugins(request: Request) -> JSONResponse:
     context = context_of(request)
     cap = context.settings.step_cap
     return JSONResponse({name: _describe(plugin, cap) for name, plugin in context.hrm.plugins.items()})
+
+
+def _describe_lane(context: Context, name: str, lane: dict[str, Any]) -> dict[str, Any]:
+    """What runs of one plugin, with what HTTP keeps free for its replies."""
+    return {**lane, "bound_ms": {**lane["bound_ms"], "reply": context.reply_bound_ms(name)}}
 
 
 def _describe_ledger(ledger: Ledger) -> dict[str, Any]:

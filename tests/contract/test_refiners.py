@@ -47,7 +47,8 @@ class Bench:
         waiting, finished = list(jobs), {}
         for _ in range(ticks):
             count = min(self.refiner.free, len(waiting))
-            ended = self.refiner.make_way(count) + self.refiner.admit(waiting[:count]) + self.refiner.tick()
+            taken = waiting[:count]
+            ended = self.refiner.make_way(taken) + self.refiner.admit(taken) + self.refiner.tick()
             del waiting[:count]
             finished |= {done.job.run_id: done for done in ended}
             if not waiting and not self.refiner.live:
@@ -196,9 +197,9 @@ def test_who_cannot_wait_until_newcomers_are_encoded_makes_way_with_an_answer(be
     later = ENDLESS.replace(deadline_ns=now_ns + 10**9)
     refiner.admit([Job(0, targets(1)[0], soon), Job(1, targets(1)[0], later)])
     refiner.tick()
-    assert refiner.make_way(0) == []
+    assert refiner.make_way([]) == []
     bench.clock.advance(25 * STEP_US / 1e6)
-    (hurried,) = refiner.make_way(1)
+    (hurried,) = refiner.make_way([Job(2, targets(1)[0], later)])
     assert (hurried.job.run_id, hurried.summary.halt_reason) == (0, "timeout")
     assert hurried.answer is not None
     assert refiner.live == 1
@@ -268,11 +269,11 @@ def test_warming_up_teaches_how_long_everything_takes_and_leaves_no_record(bench
     refiner = bench.refiner
     assert refiner.tick_time.mean_ns(1) == refiner.tick_time.mean_ns(SLOTS) == STEP_US * 1e3
     assert refiner.encode_time.mean_ns(1) == STEP_US * 1e3
-    assert refiner.decode_time.count > 0
+    assert refiner.decode_time.mean_ns() == 0  # the clock stands still while it decodes
     assert len(bench.reader.drain(10)) == 0
 
 
 def test_nothing_happens_while_nobody_is_there(bench):
-    assert bench.refiner.admit([]) == bench.refiner.tick() == bench.refiner.make_way(0) == []
+    assert bench.refiner.admit([]) == bench.refiner.tick() == bench.refiner.make_way([]) == []
     assert (bench.refiner.last_tick_ns, bench.refiner.last_engine_ns) == (0, 0)
     assert bench.refiner.peek(1) is None

@@ -298,8 +298,9 @@ def test_a_deadline_that_the_queue_will_outlast_is_refused_at_the_door():
     for _ in range(4):
         answer(hrm, hrm.submit("left", frame(40.0), Budget(eps=0.0, max_steps=20)))
     running = [hrm.submit("left", frame(40.0), Budget(eps=0.0, max_steps=20)) for _ in range(10)]
-    with pytest.raises(DeadlineError, match="requests are waiting"):
-        hrm.submit("left", frame(1.0), Budget(deadline_ms=30.0))
+    with pytest.raises(DeadlineError, match=r"deadline_ms: 30 .*wait 100 \+") as refused:
+        hrm.submit("left", frame(1.0), Budget(deadline_ms=30.0), reserve_ns=2_000_000)
+    assert refused.value.bound_ms == {"wait": 100.0, "encode": 0.0, "decode": 0.0, "reply": 2.0}
     urgent = hrm.submit("left", frame(1.0), Budget(deadline_ms=30.0), priority=5)
     assert answer(hrm, urgent).run.step_idx >= 0
     for ticket in running:

@@ -69,8 +69,8 @@ class Bench:
         ticket.future.add_done_callback(
             lambda _: self.ended_ns.setdefault(ticket.request_id, self.clock.monotonic_ns())
         )
-        if older := self.room.put(ticket):
-            self.worker.supersede(older)
+        if displaced := self.room.put(ticket):
+            self.worker.displace(displaced, by=ticket)
         return ticket
 
     def serve(self, rounds=100):
@@ -131,8 +131,9 @@ def test_one_slow_tick_does_not_forbid_steps_for_ever():
         return ticket.future.result(timeout=0).run.step_idx
 
     assert steps_within_ten() == 0
-    assert max(steps_within_ten() for _ in range(400)) >= 1
-    for _ in range(40):
+    bench.clock.advance(0.5)
+    assert steps_within_ten() >= 1
+    for _ in range(10):
         last = steps_within_ten()
     assert last >= 5
 

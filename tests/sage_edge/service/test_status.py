@@ -27,6 +27,7 @@ def test_the_status_says_what_runs_where(service):
     assert (vision["loop"], vision["can_rewind"]) == ({"mode": "host", "reason": ""}, True)
     assert len(vision["model_sha256"]) == 64
     assert (vision["slots"], vision["waiting"]) == (4, 0)
+    assert set(vision["bound_ms"]) == {"wait", "encode", "step", "decode", "reply"}
     assert status["plugins"]["quadratic"]["model_sha256"] is None
 
 
