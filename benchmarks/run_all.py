@@ -15,6 +15,7 @@ NAMES = (
     "memory",
     "http",
     "soak",
+    "deadlines",
     "control.closed_loop",
     "orchestrator.overhead",
     "orchestrator.load",

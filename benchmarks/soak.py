@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -56,10 +57,10 @@ class Load:
             thread.join()
 
 
-def start(port: int, telemetry: str) -> subprocess.Popen[bytes]:
+def start(port: int, telemetry: str, plugins: Sequence[str] = ("vision",)) -> subprocess.Popen[bytes]:
     """The service, ready."""
     command = [sys.executable, "-m", "sage_edge", "serve", "--port", str(port), "--telemetry-dir", telemetry]
-    server = subprocess.Popen([*command, "--log-level", "warning"])
+    server = subprocess.Popen([*command, "--log-level", "warning", "--plugins", ",".join(plugins)])
     while server.poll() is None:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()

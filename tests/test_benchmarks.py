@@ -19,6 +19,7 @@ COMMANDS = {
     "http": ["--requests", "20"],
     "memory": ["--slots", "1"],
     "soak": ["--seconds", "2", "--connections", "2"],
+    "deadlines": ["--seconds", "2", "--after", "2", "--callers", "8"],
     "control.closed_loop": ["--seconds", "0.1"],
     "gpu.serving": [
         "--backend",

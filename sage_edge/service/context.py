@@ -17,12 +17,13 @@ from sage_edge.config import Settings
 from sage_edge.errors import BodyTimeoutError, CapacityError, DeadlineError
 from sage_edge.inputs import InputKind, Limits
 from sage_edge.orchestrator import HRM, Budget, Entry, Result, Scene, Ticket
-from sage_edge.runtime import SizedEstimate
+from sage_edge.runtime import Estimate, SizedEstimate
 from sage_edge.service.bodies import Body
 
 P = ParamSpec("P")
 T = TypeVar("T")
-#: Kept free before a deadline for the way from here to the caller, which cannot be seen from here.
+#: Kept free before a deadline for the way from here to the caller, which cannot be seen from here,
+#: beside the event loop's delay when a request arrives and when its reply is sent.
 _SENDING_NS = 1_000_000
 
 
@@ -33,6 +34,7 @@ class Context:
     Attributes:
         reply_times: Of each plugin, from a decoded answer to its encoded reply, by the size of what was sent;
             kept free before a deadline.
+        loop_delay: From when something is ready for the event loop until that has come to it.
         is_draining: Set once SIGTERM has come.
     """
 
@@ -42,6 +44,7 @@ class Context:
     executor: ThreadPoolExecutor
     started_ns: int
     reply_times: defaultdict[str, SizedEstimate] = field(default_factory=lambda: defaultdict(SizedEstimate))
+    loop_delay: Estimate = field(default_factory=Estimate)
     is_draining: bool = False
     _reading: int = 0
 
@@ -153,8 +156,8 @@ class Context:
 
     def reply_bound_ms(self, plugin: str) -> float:
         """What is kept free before a deadline for a reply like the last one."""
-        known = self.reply_times[plugin]
-        return (known.bound_ns(self.clock.monotonic_ns(), size=known.latest_size) + _SENDING_NS) / 1e6
+        known, now_ns = self.reply_times[plugin], self.clock.monotonic_ns()
+        return (known.bound_ns(now_ns, size=known.latest_size) + self._ways_ns(now_ns)) / 1e6
 
     def _reserve_ns(self, entries: Sequence[Entry]) -> int:
         """What encoding and sending the answers takes, kept free before their deadline."""
@@ -162,7 +165,11 @@ class Context:
         bounds_ns = [
             self.reply_times[entry.plugin].bound_ns(now_ns, size=self.hrm.size_of(entry)) for entry in entries
         ]
-        return sum(bounds_ns) + _SENDING_NS
+        return sum(bounds_ns) + self._ways_ns(now_ns)
+
+    def _ways_ns(self, now_ns: int) -> int:
+        """What the ways from and to the caller take."""
+        return _SENDING_NS + 2 * self.loop_delay.bound_ns(now_ns)
 
     @contextmanager
     def _learning_from_refusals(self, entries: Sequence[Entry]) -> Iterator[None]:
@@ -185,7 +192,9 @@ class Context:
         ticket.future.add_done_callback(look)
 
     def _deny(self, plugin: str, size: float, error: DeadlineError) -> None:
-        self.reply_times[plugin].deny(self.clock.monotonic_ns(), size=size, may_fit=error.may_fit)
+        now_ns = self.clock.monotonic_ns()
+        self.reply_times[plugin].deny(now_ns, size=size, may_fit=error.may_fit)
+        self.loop_delay.deny(now_ns, may_fit=error.may_fit)
 
     def since_ms(self, start_ns: int) -> float:
         """Milliseconds since a monotonic time."""
@@ -194,7 +203,21 @@ class Context:
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do blocking work beside the event loop."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.executor, lambda: work(*args, **kwargs))
+        done_ns = 0
+
+        def timed() -> T:
+            nonlocal done_ns
+            try:
+                return work(*args, **kwargs)
+            finally:
+                done_ns = self.clock.monotonic_ns()
+
+        try:
+            return await loop.run_in_executor(self.executor, timed)
+        finally:
+            if done_ns:
+                now_ns = self.clock.monotonic_ns()
+                self.loop_delay.add(now_ns - done_ns, now_ns)
 
 
 def context_of(request: Request) -> Context:
