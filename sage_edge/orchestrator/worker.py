@@ -217,8 +217,8 @@ class Worker:
         """What a ticket that is started now, with who waits, takes to its initial answer. Any thread."""
         together = max(1, min(len(self._room), self._refiner.free))
         return FirstAnswer(
-            encode=self._refiner.encode_time.bound_ns(now_ns, rows=together, size=size),
-            decode=self._refiner.decode_time.bound_ns(now_ns, size=size),
+            encode=self._refiner.encode_time.firm_ns(now_ns, rows=together, size=size),
+            decode=self._refiner.decode_time.firm_ns(now_ns, size=size),
         )
 
     def refusal(self, ticket: Ticket, wait_ns: float, now_ns: int) -> DeadlineError:

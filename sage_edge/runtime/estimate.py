@@ -10,6 +10,8 @@ _GRACE_NS = 20_000_000
 _HALF_LIFE_NS = 70_000_000
 #: A least duration of fewer samples than these is not trusted, so that they are taken at the start.
 WARM_UPS = 4
+#: Nobody is refused for a bound of fewer samples than these, but for the least of them.
+_MANY = 16
 #: Nothing was ever shorter than the least duration, but the machine may be faster now: it holds for so long
 #: after it was doubted while nothing is learned, and for twice as long after each trial that bore it out.
 _PATIENCE_NS, _LONGEST_PATIENCE_NS = 1_000_000_000, 3_600_000_000_000
@@ -71,6 +73,11 @@ class Estimate:
     def bound_ns(self, now_ns: int) -> int:
         """A duration that is rarely exceeded; 0 before the first one was seen."""
         return int(self._relaxed(self._strict_ns, now_ns))
+
+    def firm_ns(self, now_ns: int) -> int:
+        """What somebody may be refused for: the bound, or the least duration while few were seen."""
+        bound_ns = self.bound_ns(now_ns)
+        return bound_ns if self.count >= _MANY or not self.count else min(bound_ns, int(self._least_ns))
 
     def hopeful_ns(self, now_ns: int) -> float:
         """The mean, or what is left of it after a denial."""
@@ -153,6 +160,11 @@ class SizedEstimate:
         """A duration that such a batch rarely exceeds; 0 before any of its size or a smaller one was seen."""
         known, scale = self._nearest(_bucket(size), rows)
         return int(known.bound_ns(now_ns) * scale)
+
+    def firm_ns(self, now_ns: int, *, rows: int = 1, size: float = 1.0) -> int:
+        """What somebody may be refused for; see Estimate."""
+        known, scale = self._nearest(_bucket(size), rows)
+        return int(known.firm_ns(now_ns) * scale)
 
     def mean_ns(self, rows: int = 1, size: float | None = None) -> float:
         """Mean duration of a batch, by default of the size that was seen last; 0 before any was seen."""

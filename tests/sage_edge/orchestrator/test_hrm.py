@@ -308,6 +308,54 @@ def test_a_deadline_that_the_queue_will_outlast_is_refused_at_the_door():
     hrm.close()
 
 
+def test_a_large_input_does_not_speak_for_small_ones():
+    clock = FakeClock()
+    hrm, plants = open_quiet(clock)
+    plant, encode = plants["left"], plants["left"].encode
+
+    def slow_encode(inputs):
+        clock.advance(0.0001 * max(x[0] for x in inputs))
+        return encode(inputs)
+
+    plant.encode, plant.size = slow_encode, lambda x0: float(x0[0])
+    for target in [10.0, 10_000.0] * 5:
+        answer(hrm, hrm.submit("left", frame(target), Budget(max_steps=0)))
+    with pytest.raises(DeadlineError) as refused:
+        hrm.submit("left", frame(10_000.0), Budget(deadline_ms=100.0))
+    assert refused.value.bound_ms["encode"] >= 1000.0
+    assert answer(hrm, hrm.submit("left", frame(10.0), Budget(deadline_ms=100.0))).run.step_idx > 0
+    assert hrm.status()["left"]["bound_ms"]["encode"] < 10.0
+    hrm.close()
+
+
+def test_one_slow_first_state_refuses_nobody_for_longer_than_a_second():
+    clock = FakeClock()
+    hrm, plants = open_quiet(clock)
+    encode, delays_s = plants["left"].encode, []
+
+    def stalled(inputs):
+        clock.advance(delays_s.pop() if delays_s else 0.002)
+        return encode(inputs)
+
+    plants["left"].encode = stalled
+    for _ in range(5):
+        answer(hrm, hrm.submit("left", frame(9.0)))
+    for stalls in (1, 2, 3):
+        for _ in range(stalls):
+            delays_s.append(5.0)
+            answer(hrm, hrm.submit("left", frame(9.0)))
+        outcomes = []
+        for _ in range(11):
+            try:
+                outcomes.append(answer(hrm, hrm.submit("left", frame(9.0), Budget(deadline_ms=50.0))))
+            except DeadlineError:
+                outcomes.append(None)
+            clock.advance(0.1)
+        assert outcomes[-1] is not None
+        assert stalls > 1 or None not in outcomes
+    hrm.close()
+
+
 @pytest.mark.parametrize(
     ("entries", "error"),
     [

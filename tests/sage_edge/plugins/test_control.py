@@ -58,6 +58,20 @@ def test_every_kind_is_refined_to_a_feasible_answer_that_json_can_carry(plugin, 
     assert np.isfinite(finished.answer.array).all()
 
 
+def test_the_size_of_a_problem_grows_with_its_variables_and_points(plugin):
+    def size(document):
+        return plugin.size(plugin.prepare(document))
+
+    assert size(QP) == 2 * (2 + 1)
+    assert size(MPC | {"N": 20}) >= 4 * size(MPC)
+    longer = {name: 2 * value if isinstance(value, list) else value for name, value in TRACK.items()}
+    assert plugin.prepare(TRACK).size == 60**2 < size(longer | {"centre": _ellipse(120)})
+
+
+def _ellipse(points):
+    return [[30 * np.cos(a), 20 * np.sin(a)] for a in np.linspace(0, 6.2, points)]
+
+
 def test_a_quadratic_program_is_solved_to_its_known_optimum(plugin):
     [finished] = run(plugin, [plugin.prepare(QP)])
     np.testing.assert_allclose(finished.answer.array, [-0.25, 1.25], atol=2e-3)

@@ -146,6 +146,14 @@ def test_a_machine_that_has_become_faster_is_found_out_and_one_that_has_not_is_t
     assert known.bound_ns(found + 36 * MS) <= deadline_ns
 
 
+@given(st.lists(st.one_of(usual, hiccups), min_size=1, max_size=15))
+def test_few_durations_refuse_nobody_who_has_as_much_time_as_the_least_of_them(durations):
+    known, now_ns = taught(durations)
+    assert known.firm_ns(now_ns) == min(durations) <= known.bound_ns(now_ns)
+    known, now_ns = taught([20 * MS] * 16, now_ns)
+    assert known.firm_ns(now_ns) == known.bound_ns(now_ns)
+
+
 def test_where_nothing_is_denied_time_changes_nothing():
     known, now_ns = taught([20 * MS, 30 * MS, 25 * MS])
     assert known.bound_ns(now_ns) == known.bound_ns(now_ns + 3600 * SECOND)
