@@ -80,8 +80,8 @@ def size_of(plugin: IRPPlugin, x0: Any) -> float:
     Raises:
         PluginError: It does not say.
     """
-    with calling(plugin.name, "size"):
-        return number_of(plugin.size(x0), plugin.name, "size")
+    with calling(plugin.name, "input_size"):
+        return number_of(plugin.input_size(x0), plugin.name, "input_size")
 
 
 def reason_of(value: Any, plugin: str) -> int:

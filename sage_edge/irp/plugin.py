@@ -182,7 +182,7 @@ class IRPPlugin(ABC):
         """
         return x
 
-    def size(self, x0: Any) -> float:
+    def input_size(self, x0: Any) -> float:
         """How large a prepared input is, in a unit of the plugin's own: what its time grows with.
 
         Durations are learned for each power of two of it, so that a large problem teaches nothing about small

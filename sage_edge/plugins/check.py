@@ -24,7 +24,16 @@ from sage_edge.irp import (
     refine,
 )
 from sage_edge.irp.extras import extras_of
-from sage_edge.irp.guard import answer_of, calling, example_of, number_of, quality_of, reason_of, state_of
+from sage_edge.irp.guard import (
+    answer_of,
+    calling,
+    example_of,
+    number_of,
+    quality_of,
+    reason_of,
+    size_of,
+    state_of,
+)
 from sage_edge.irp.latent import advance_of, compiled_rule, energies_of, overridden
 from sage_edge.runtime import CpuRefiner, Finished, Job, open_slots
 from sage_edge.telemetry import TelemetryValidator, load_schema
@@ -141,6 +150,7 @@ def _invariants(plugin: IRPPlugin) -> str:
 def _one_step(plugin: IRPPlugin, x0: Any) -> str:
     """Every method once, and what it must not do."""
     name = plugin.name
+    size_of(plugin, x0)
     state = _first(plugin, x0)
     energy = _pure_energy(plugin, state)
     if _first_energy(plugin, x0) != energy:

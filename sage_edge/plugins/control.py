@@ -51,7 +51,7 @@ class ControlPlugin(IRPPlugin):
         """
         return read_problem(frame)
 
-    def size(self, x0: Problem) -> float:
+    def input_size(self, x0: Problem) -> float:
         """Entries of the problem's matrices; of a line the square of its points."""
         return x0.size
 

@@ -97,7 +97,7 @@ class VisionPlugin(LatentPlugin):
         tensor = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
         return PreparedFrame(np.ascontiguousarray(tensor), frame.shape[0], frame.shape[1])
 
-    def size(self, x0: PreparedFrame) -> float:
+    def input_size(self, x0: PreparedFrame) -> float:
         """Pixels of the frame as it was sent."""
         return x0.height_px * x0.width_px
 

@@ -317,7 +317,7 @@ def test_a_large_input_does_not_speak_for_small_ones():
         clock.advance(0.0001 * max(x[0] for x in inputs))
         return encode(inputs)
 
-    plant.encode, plant.size = slow_encode, lambda x0: float(x0[0])
+    plant.encode, plant.input_size = slow_encode, lambda x0: float(x0[0])
     for target in [10.0, 10_000.0] * 5:
         answer(hrm, hrm.submit("left", frame(target), Budget(max_steps=0)))
     with pytest.raises(DeadlineError) as refused:

@@ -107,6 +107,11 @@ FAULTS = {
         "one step",
         "E_norm_for: expected",
     ),
+    "a size that is an attribute": (
+        variant(input_size=64),
+        "one step",
+        "halving.input_size: TypeError",
+    ),
     "says what JSON has not": (
         variant(emit_telemetry=lambda self, s, h: {"own": object()}),
         "one step",

@@ -60,7 +60,7 @@ def test_every_kind_is_refined_to_a_feasible_answer_that_json_can_carry(plugin, 
 
 def test_the_size_of_a_problem_grows_with_its_variables_and_points(plugin):
     def size(document):
-        return plugin.size(plugin.prepare(document))
+        return plugin.input_size(plugin.prepare(document))
 
     assert size(QP) == 2 * (2 + 1)
     assert size(MPC | {"N": 20}) >= 4 * size(MPC)
