@@ -21,7 +21,7 @@ struct HaltPolicy {
   double E_scale = 1.0;             ///< energy units per unit of E_norm
   double divergence_factor = 10.0;  ///< E_norm may rise by (factor - 1) * max(|E_norm_0|, 1)
   double target_E_norm = -std::numeric_limits<double>::infinity();  ///< good enough: "confidence"
-  double gap_tolerance = 0.0;                                       ///< gap at which "feasible" may halt
+  double gap_tolerance = 0.0;  ///< gap up to which "slope<eps" and "feasible" may halt
   bool halt_when_feasible = false;
   double budget_us = std::numeric_limits<double>::infinity();           ///< compute that may be charged
   std::int64_t deadline_ns = std::numeric_limits<std::int64_t>::max();  ///< on the caller's monotonic clock
@@ -92,7 +92,8 @@ SAGE_HD inline HaltReason exhausted(const HaltPolicy& policy, const Progress& at
 /// Guards first (a NaN is below no eps), then success, then what has run out.
 SAGE_HD inline HaltReason decide(const HaltPolicy& policy, const Progress& at) {
   if (diverged(policy, at)) return HaltReason::kDiverged;
-  if (at.feasible && at.window_range < policy.eps) return HaltReason::kSlope;
+  if (at.feasible && at.gap <= policy.gap_tolerance && at.window_range < policy.eps)
+    return HaltReason::kSlope;
   if (at.feasible && policy.halt_when_feasible && at.gap <= policy.gap_tolerance)
     return HaltReason::kFeasible;
   if (at.feasible && at.E_norm <= policy.target_E_norm) return HaltReason::kConfidence;

@@ -82,7 +82,8 @@ class ServedPlugin:
                 )
             policy = policy.replace(max_steps=budget.max_steps)
         if budget.eps is not None:
-            policy = policy.replace(eps=budget.eps)
+            # The gap too: neither a stall nor a loose answer ends as converged.
+            policy = policy.replace(eps=budget.eps, gap_tolerance=budget.eps)
         if budget.quality is not None:
             with calling(self.plugin.name, "E_norm_for"):
                 wanted = self.plugin.E_norm_for(budget.quality)

@@ -26,7 +26,7 @@ def halt_reason(
     flat = k >= policy.K and all(map(math.isfinite, window)) and max(window) - min(window) < policy.eps
     rules = [
         ("diverged", not (math.isfinite(first) and math.isfinite(last)) or last > ceiling),
-        ("slope<eps", flat and feasible),
+        ("slope<eps", flat and feasible and gap <= policy.gap_tolerance),
         ("feasible", policy.halt_when_feasible and feasible and gap <= policy.gap_tolerance),
         ("confidence", feasible and last <= policy.target_E_norm),
         ("max_steps", k >= policy.max_steps),

@@ -45,14 +45,16 @@ const std::vector<Row>& table() {
           [](HaltPolicy&, Progress& at) { at.E_norm_0 = 0.01, at.E_norm = 9.0; }),
       row("a negative start", HaltReason::kDiverged,
           [](HaltPolicy&, Progress& at) { at.E_norm_0 = -2.0, at.E_norm = 16.5; }),
-      row("flat", HaltReason::kSlope, [](HaltPolicy&, Progress& at) { at.window_range = 0.9e-4; }),
+      row("flat", HaltReason::kSlope,
+          [](HaltPolicy&, Progress& at) { at.window_range = 0.9e-4, at.gap = 0.0; }),
       row("a range of eps is not below it", HaltReason::kRunning,
-          [](HaltPolicy&, Progress& at) { at.window_range = 1e-4; }),
+          [](HaltPolicy&, Progress& at) { at.window_range = 1e-4, at.gap = 0.0; }),
       row("flat but infeasible", HaltReason::kRunning,
-          [](HaltPolicy&, Progress& at) { at.window_range = 0.0, at.feasible = false; }),
+          [](HaltPolicy&, Progress& at) { at.window_range = 0.0, at.gap = 0.0, at.feasible = false; }),
       row("flat and diverged", HaltReason::kDiverged,
           [](HaltPolicy&, Progress& at) { at.window_range = 0.0, at.E_norm = kNaN; }),
       row("feasible is not asked for", HaltReason::kRunning, [](HaltPolicy&, Progress& at) { at.gap = 0.0; }),
+      row("flat, gap open", HaltReason::kRunning, [](HaltPolicy&, Progress& at) { at.window_range = 0.0; }),
       row("feasible, gap closed", HaltReason::kFeasible,
           [](HaltPolicy& policy, Progress& at) { policy.halt_when_feasible = true, at.gap = 0.0; }),
       row("feasible, gap open", HaltReason::kRunning,
@@ -75,7 +77,7 @@ const std::vector<Row>& table() {
           [](HaltPolicy& policy, Progress& at) { policy.deadline_ns = 1101, at.margin_ns = 100; }),
       row("success before exhaustion", HaltReason::kSlope,
           [](HaltPolicy& policy, Progress& at) {
-            at.window_range = 0.0;
+            at.window_range = 0.0, at.gap = 0.0;
             policy.max_steps = 0;
             policy.budget_us = 0.0;
             policy.deadline_ns = 0;
