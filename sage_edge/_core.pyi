@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['HaltPolicy', 'QpRun', 'QpSolution', 'QpSolutions', 'QpSolver', 'Ring', 'RingReader', 'SlotTable', 'ThreadPool', 'advance_many', 'halt_reason', 'halt_reasons', 'latent_step', 'observe', 'record_dtype', 'solve_qp', 'trust_statistics']
+__all__: list[str] = ['HaltPolicy', 'Horizon', 'QpRun', 'QpSolution', 'QpSolutions', 'QpSolver', 'Ring', 'RingReader', 'SlotTable', 'ThreadPool', 'advance_many', 'halt_reason', 'halt_reasons', 'latent_step', 'observe', 'record_dtype', 'solve_qp', 'trust_statistics']
 class HaltPolicy:
     """
     When a run stops. Immutable; energies are compared as E_norm = E / E_scale.
@@ -76,6 +76,39 @@ class HaltPolicy:
     @property
     def target_E_norm(self) -> float:
         ...
+class Horizon:
+    """
+    A linear plant x[k + 1] = A x[k] + B u[k] over N stages, played under feedback:
+    
+        u[k] = clip(lead[k] + gain[k] x[k] + spread[k] w[k])
+    
+    Its cost is the sum of (x - x_ref)' Q (x - x_ref) over the states 1 .. N, the last by QN, and of
+    (u - u_ref)' R (u - u_ref) over the inputs. Immutable.
+    
+    Args:
+        A, B: float64 [nx, nx], [nx, nu].
+        Q, QN, R: float64 [nx, nx], [nx, nx], [nu, nu], symmetric.
+        gain: float64 [N, nu, nx].
+        spread: float64 [N, nu, nu].
+        settle: float64 [N, nu, nu], the inverses of R + B' (cost to go) B.
+        x_min, x_max, u_min, u_max: float64 [nx] and [nu]; infinite where there is no limit.
+    
+    Raises:
+        ShapeError: An array has the wrong shape, dtype or layout.
+    """
+    def __init__(self, A: numpy.typing.NDArray[numpy.float64], B: numpy.typing.NDArray[numpy.float64], Q: numpy.typing.NDArray[numpy.float64], QN: numpy.typing.NDArray[numpy.float64], R: numpy.typing.NDArray[numpy.float64], gain: numpy.typing.NDArray[numpy.float64], spread: numpy.typing.NDArray[numpy.float64], settle: numpy.typing.NDArray[numpy.float64], x_min: numpy.typing.NDArray[numpy.float64], x_max: numpy.typing.NDArray[numpy.float64], u_min: numpy.typing.NDArray[numpy.float64], u_max: numpy.typing.NDArray[numpy.float64]) -> None:
+        ...
+    def lead(self, x_ref: numpy.typing.NDArray[numpy.float64], u_ref: numpy.typing.NDArray[numpy.float64]) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        float64 [N, nu]: the lead that is best for references float64 [N, nx] and [N, nu].
+        """
+    def play(self, x0: numpy.typing.NDArray[numpy.float64], lead: numpy.typing.NDArray[numpy.float64], w: numpy.typing.NDArray[numpy.float64] | None, x_ref: numpy.typing.NDArray[numpy.float64], u_ref: numpy.typing.NDArray[numpy.float64], clips: bool) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], float, float]:
+        """
+        Plays from x0 float64 [nx] with w float64 [N nu] (None: 0), inputs clipped to their limits if `clips`.
+        
+        Returns:
+            States float64 [N + 1, nx], inputs float64 [N, nu], the cost, and by how much a state leaves its limits.
+        """
 class Ring:
     """
     A mailbox in ordinary memory: the newest `capacity` records.
@@ -380,6 +413,14 @@ class QpRun:
         """
         A run that goes its own way from here.
         """
+    def finish(self) -> tuple[str, typing.Any]:
+        """
+        Looks for the exact solution from here, and goes on from it if its energy is lower.
+        
+        Returns:
+            The status, 'solved', 'primal_infeasible', 'dual_infeasible' or 'running' (nothing better was found), and the
+            certificate of a problem without a solution, as of QpSolution, or None.
+        """
     def load(self, x: numpy.typing.NDArray[numpy.float64], y: numpy.typing.NDArray[numpy.float64] | None = None) -> None:
         """
         Goes on from x float64 [n] and y float64 [m + n] (None: 0); step size and step count stay.
@@ -392,6 +433,11 @@ class QpRun:
             Whether it was.
         """
     @property
+    def dual_objective(self) -> float:
+        """
+        What no solution can fall below, where P is strictly convex; without the offset.
+        """
+    @property
     def dual_residual(self) -> float:
         """
         As of QpSolution.
@@ -399,17 +445,18 @@ class QpRun:
     @property
     def energy(self) -> float:
         """
-        log10 of the largest residual over the size of its terms, at least -16.
+        log10 of the larger of `gap` and `violation`, at least -16.
         """
     @property
     def feasible(self) -> bool:
         """
-        Whether no limit is violated by more than eps.
+        Whether no limit is violated by more than eps in its own unit, nor by more than a tenth of it as `violation`.
         """
     @property
     def gap(self) -> float:
         """
-        Duality gap over the size of its terms.
+        What is still to be gained, over the larger of the primal and the dual cost, offset included. A bound where P is
+        strictly convex; elsewhere an estimate, and at least the dual residual over the size of its terms.
         """
     @property
     def iterations(self) -> int:
@@ -425,6 +472,11 @@ class QpRun:
     def primal_residual(self) -> float:
         """
         As of QpSolution.
+        """
+    @property
+    def violation(self) -> float:
+        """
+        Largest violation of a limit over the size of what the limits bound, in the scaled units of the solver.
         """
     @property
     def x(self) -> numpy.typing.NDArray[numpy.float64]:
@@ -497,12 +549,13 @@ class QpSolver:
         Raises:
             As `solve`.
         """
-    def start(self, q: numpy.typing.NDArray[numpy.float64], l: numpy.typing.NDArray[numpy.float64] | None = None, u: numpy.typing.NDArray[numpy.float64] | None = None, lb: numpy.typing.NDArray[numpy.float64] | None = None, ub: numpy.typing.NDArray[numpy.float64] | None = None, *, x0: numpy.typing.NDArray[numpy.float64] | None = None, y0: numpy.typing.NDArray[numpy.float64] | None = None, eps: typing.SupportsFloat | typing.SupportsIndex = 0.001) -> QpRun:
+    def start(self, q: numpy.typing.NDArray[numpy.float64], l: numpy.typing.NDArray[numpy.float64] | None = None, u: numpy.typing.NDArray[numpy.float64] | None = None, lb: numpy.typing.NDArray[numpy.float64] | None = None, ub: numpy.typing.NDArray[numpy.float64] | None = None, *, x0: numpy.typing.NDArray[numpy.float64] | None = None, y0: numpy.typing.NDArray[numpy.float64] | None = None, eps: typing.SupportsFloat | typing.SupportsIndex = 0.001, offset: typing.SupportsFloat | typing.SupportsIndex = 0.0) -> QpRun:
         """
         Begins ADMM on one QP, for the caller to advance.
         
         Args:
             As for `solve`; eps is the violation of a limit up to which an iterate counts as feasible.
+            offset: A constant of the cost, which the gap is relative to.
         
         Returns:
             The run, at its first iterate. It keeps the solver alive and shares its factor while it can.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 try:
     from sage_edge._core import (
         HaltPolicy,
+        Horizon,
         QpRun,
         QpSolution,
         QpSolutions,
@@ -46,6 +47,7 @@ __all__ = [
     "HALT_REASONS",
     "RECORD_DTYPE",
     "HaltPolicy",
+    "Horizon",
     "QpRun",
     "QpSolution",
     "QpSolutions",

@@ -11,9 +11,6 @@ namespace sage::bindings {
 
 namespace {
 
-constexpr const char* kStatusNames[] = {"running", "solved", "max_iterations", "primal_infeasible",
-                                        "dual_infeasible"};
-
 /// A view of a solution's memory, which `self` keeps alive.
 py::array view(const py::object& self, double* values, std::vector<std::size_t> shape) {
   return py::array_t<double>(std::move(shape), values, self);

@@ -105,12 +105,12 @@ std::unique_ptr<Solutions> solve_many(Solver& solver, const Doubles& q, const Ma
 
 std::unique_ptr<QpRun> start(const std::shared_ptr<Solver>& solver, const Doubles& q, const MaybeDoubles& l,
                              const MaybeDoubles& u, const MaybeDoubles& lb, const MaybeDoubles& ub,
-                             const MaybeDoubles& x0, const MaybeDoubles& y0, double eps) {
+                             const MaybeDoubles& x0, const MaybeDoubles& y0, double eps, double offset) {
   const QpInput input = input_of(*solver, q, l, u, lb, ub, x0, y0);
   require_not_negative(eps, "eps");
   const py::gil_scoped_release release;
   const std::lock_guard<std::mutex> lock(solver->turn);
-  return std::make_unique<QpRun>(QpRun{solver, solver->core.start(input), eps});
+  return std::make_unique<QpRun>(QpRun{solver, solver->core.start(input, offset), eps});
 }
 
 constexpr const char* kSolve = R"(Solves one QP, without the GIL.
@@ -189,11 +189,12 @@ Raises:
     As `solve`.)")
       .def("start", &start, py::arg("q"), py::arg("l") = py::none(), py::arg("u") = py::none(),
            py::arg("lb") = py::none(), py::arg("ub") = py::none(), py::kw_only(), py::arg("x0") = py::none(),
-           py::arg("y0") = py::none(), py::arg("eps") = 1e-3,
+           py::arg("y0") = py::none(), py::arg("eps") = 1e-3, py::arg("offset") = 0.0,
            R"(Begins ADMM on one QP, for the caller to advance.
 
 Args:
     As for `solve`; eps is the violation of a limit up to which an iterate counts as feasible.
+    offset: A constant of the cost, which the gap is relative to.
 
 Returns:
     The run, at its first iterate. It keeps the solver alive and shares its factor while it can.

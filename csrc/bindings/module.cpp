@@ -5,6 +5,7 @@ PYBIND11_MODULE(_core, module) {
   sage::bindings::bind_errors();
   sage::bindings::bind_record(module);
   sage::bindings::bind_halting(module);
+  sage::bindings::bind_horizon(module);
   sage::bindings::bind_ring(module);
   sage::bindings::bind_slot_table(module);
   sage::bindings::bind_thread_pool(module);

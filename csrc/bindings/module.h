@@ -7,6 +7,7 @@ namespace sage::bindings {
 void bind_errors();
 void bind_record(pybind11::module_& module);
 void bind_halting(pybind11::module_& module);
+void bind_horizon(pybind11::module_& module);
 void bind_ring(pybind11::module_& module);
 void bind_slot_table(pybind11::module_& module);
 void bind_thread_pool(pybind11::module_& module);

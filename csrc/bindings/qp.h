@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -15,6 +16,9 @@ namespace sage::bindings {
 
 using Doubles = Array<double>;
 using MaybeDoubles = std::optional<Doubles>;
+
+inline constexpr const char* kStatusNames[] = {"running", "solved", "max_iterations", "primal_infeasible",
+                                               "dual_infeasible"};
 
 /// A vector of that length, checked; the quick way for one that is right.
 /// @throws ShapeError
@@ -70,8 +74,8 @@ struct QpRun {
   AdmmState state;
   double eps;
 
-  bool feasible() const { return state.residuals().primal <= eps; }
-  double gap() const { return state.residuals().gap / state.residuals().gap_scale; }
+  /// No limit is violated by more than eps in its own unit, nor by a tenth of it in the units of the solver.
+  bool feasible() const { return state.residuals().primal <= eps && state.standing().violation <= 0.1 * eps; }
 };
 
 }  // namespace sage::bindings

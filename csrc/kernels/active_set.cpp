@@ -9,6 +9,14 @@ namespace sage {
 namespace {
 
 constexpr double kDependent = 1e-11;  // what of a row is left by the active ones, below which it adds nothing
+constexpr double kRounding = 1e-12;   // violation of a limit over the terms that it is the difference of
+constexpr double kRoundingOfX = 1e-14;  // of an entry of x over the largest
+constexpr double kProof = 1e-10;        // what a certificate's support must leave of its terms
+constexpr double kCancelled = 1e-2;     // what its rows may leave at x, over its support
+constexpr double kCancels = 1e-7;       // what its rows may leave of the entries that they add up
+// What is known of a limit.
+constexpr std::uint8_t kActive = 1;
+constexpr std::uint8_t kSettled = 2;  // follows from the active ones, as far as rounding lets it
 
 }  // namespace
 
@@ -23,20 +31,25 @@ ActiveSet::ActiveSet(const QpMatrices& matrices, const Cholesky& P_factor)
       entry_(stride_),
       change_(stride_),
       free_x_(width_),
+      move_(width_),
       rows_(packed(matrices.limits())) {
   active_.reserve(matrices.n() + 1);
 }
 
-ActiveSetOutcome ActiveSet::solve(const QpVectors& vectors, const double* guess, double tolerance,
-                                  std::size_t max_changes, double* x, double* y) {
+ActiveSetOutcome ActiveSet::solve(const QpVectors& vectors, const double* guess, std::size_t max_changes,
+                                  double* x, double* y) {
   start(vectors, guess);
   for (;;) {
     move_to_multipliers(x);
     matrices_.all_rows(x, rows_.data());
-    const Candidate candidate = worst(vectors, tolerance);
-    if (candidate.violation <= tolerance) break;
+    const Candidate candidate = worst(vectors, x);
+    if (candidate.violation == 0.0) break;
     const ActiveSetOutcome outcome = enter(candidate, max_changes, y);
-    if (outcome != ActiveSetOutcome::kOptimal) return outcome;
+    if (outcome == ActiveSetOutcome::kInfeasible && !proves(vectors, x, y)) {
+      inside_[candidate.limit] = kSettled;
+    } else if (outcome != ActiveSetOutcome::kOptimal) {
+      return outcome;
+    }
   }
   write_multipliers(y);
   return ActiveSetOutcome::kOptimal;
@@ -91,17 +104,74 @@ void ActiveSet::find_multipliers(const QpVectors& vectors) {
   }
 }
 
-ActiveSet::Candidate ActiveSet::worst(const QpVectors& vectors, double tolerance) const {
-  Candidate found{0, 1.0, tolerance};
-  if (max_violation(rows_.data(), vectors.lower.data(), vectors.upper.data(), vectors.used) <= tolerance)
+/// The limit that is violated most, by more than rounding; a violation of 0 when there is none.
+ActiveSet::Candidate ActiveSet::worst(const QpVectors& vectors, const double* x) const {
+  Candidate found{0, 1.0, 0.0};
+  if (max_violation(rows_.data(), vectors.lower.data(), vectors.upper.data(), vectors.used) <= 0.0)
     return found;
   for (std::size_t i = 0; i < vectors.used; ++i) {
     const double above = rows_[i] - vectors.upper[i];
     const double below = vectors.lower[i] - rows_[i];
     const double violation = above > below ? above : below;
-    if (violation > found.violation && inside_[i] == 0) found = {i, above > below ? 1.0 : -1.0, violation};
+    if (violation <= found.violation || inside_[i] != 0) continue;
+    const double bound = above > below ? vectors.upper[i] : vectors.lower[i];
+    if (violation > rounding(vectors, i, bound, x)) found = {i, above > below ? 1.0 : -1.0, violation};
   }
   return found;
+}
+
+/// What rounding may make of a limit's violation: of its own terms, and of an x whose small entries are no
+/// more exact than its large ones.
+double ActiveSet::rounding(const QpVectors& vectors, std::size_t limit, double bound, const double* x) const {
+  const double size = kRoundingOfX * max_abs(x, matrices_.n());
+  double error = kRounding * std::fabs(bound);
+  const auto add = [&](std::size_t c, double value) {
+    error += std::fabs(value) * (kRounding * std::fabs(x[c]) + size);
+  };
+  if (limit < matrices_.m()) {
+    matrices_.A().for_row(limit, add);
+  } else {
+    add(limit - matrices_.m(), 1.0);
+  }
+  if (error > kRounding * std::fabs(bound)) return error;
+  // A row of zeros, or x is zero: nothing but the other limits says what is small.
+  double largest = 0.0;
+  for (std::size_t i = 0; i < vectors.used; ++i) {
+    for (const double value : {vectors.lower[i], vectors.upper[i]}) {
+      if (!std::isinf(value)) largest = std::max(largest, std::fabs(value));
+    }
+  }
+  return error + kRoundingOfX * largest;
+}
+
+/// Whether y is a certificate beyond rounding, against every point that is not far larger than x.
+bool ActiveSet::proves(const QpVectors& vectors, const double* x, const double* y) {
+  double support = 0.0;
+  double terms = 0.0;
+  double error = 0.0;
+  double largest = 0.0;  // of what A'y adds up
+  double* Aty = move_.data();
+  std::fill_n(Aty, width_, 0.0);
+  for (std::size_t i = 0; i < vectors.used; ++i) {
+    if (y[i] == 0.0) continue;
+    const double term = y[i] * (y[i] > 0.0 ? vectors.upper[i] : vectors.lower[i]);
+    support += term;
+    terms += std::fabs(term);
+    error += std::fabs(y[i]) * rounding(vectors, i, 0.0, x);
+    matrices_.add_row(i, y[i], Aty);
+    const auto compare = [&](std::size_t, double value) {
+      largest = std::max(largest, std::fabs(y[i] * value));
+    };
+    if (i < matrices_.m()) {
+      matrices_.A().for_row(i, compare);
+    } else {
+      compare(i, 1.0);
+    }
+  }
+  double left = 0.0;
+  for (std::size_t i = 0; i < matrices_.n(); ++i) left += std::fabs(Aty[i] * x[i]);
+  return support < -kProof * terms - error && left <= -kCancelled * support &&
+         max_abs(Aty, width_) <= kCancels * largest;
 }
 
 /// Raises the multiplier of a violated limit until it holds, letting go of those that reach zero on the way.
@@ -173,7 +243,7 @@ void ActiveSet::append(const Active& active, double remainder) {
   std::copy_n(entry_.data(), active_.size(), row);
   row[active_.size()] = 1.0 / std::sqrt(remainder);
   active_.push_back(active);
-  inside_[active.limit] = 1;
+  inside_[active.limit] = kActive;
 }
 
 /// Takes a row out of L, and turns what is left back into a triangle by plane rotations.

@@ -25,11 +25,11 @@ class ActiveSet {
 
   /// Solves from the limits whose entry in `guess` [limits] (null: none) is not zero.
   ///
-  /// kOptimal: x [packed(n)] and y [limits] solve the QP, with no limit violated by more than `tolerance`.
-  /// kInfeasible: A'y = 0 and the support of y is negative: a certificate (x: the last point). kGaveUp: after
-  /// `max_changes` of the set.
-  ActiveSetOutcome solve(const QpVectors& vectors, const double* guess, double tolerance,
-                         std::size_t max_changes, double* x, double* y);
+  /// kOptimal: x [packed(n)] and y [limits] solve the QP, with no limit violated by more than rounding.
+  /// kInfeasible: A'y = 0 and the support of y is negative: a certificate (x: the last point), which was
+  /// checked. kGaveUp: after `max_changes` of the set.
+  ActiveSetOutcome solve(const QpVectors& vectors, const double* guess, std::size_t max_changes, double* x,
+                         double* y);
 
   /// (A x, x) of the last solve.
   const double* rows() const { return rows_.data(); }
@@ -54,7 +54,9 @@ class ActiveSet {
   void start(const QpVectors& vectors, const double* guess);
   void presume(const Active& active);
   void find_multipliers(const QpVectors& vectors);
-  Candidate worst(const QpVectors& vectors, double tolerance) const;
+  Candidate worst(const QpVectors& vectors, const double* x) const;
+  double rounding(const QpVectors& vectors, std::size_t limit, double bound, const double* x) const;
+  bool proves(const QpVectors& vectors, const double* x, const double* y);
   ActiveSetOutcome enter(Candidate candidate, std::size_t max_changes, double* y);
   void know(std::size_t limit);
   double* direction(std::size_t limit) { return directions_.data() + (place_[limit] - 1) * width_; }
@@ -85,6 +87,7 @@ class ActiveSet {
   Packs entry_;   // L^-1 N P^-1 a of the entering limit
   Packs change_;  // what its multiplier takes from those of the others
   Packs free_x_;  // minimum without limits
+  Packs move_;    // work space of `proves`
   Packs rows_;
   std::size_t changes_ = 0;
 };

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <string>
+#include <tuple>
 
 #include "core/errors.h"
 #include "kernels/clones.h"
@@ -24,6 +26,8 @@ constexpr std::size_t kInverseUpTo = 64;  // variables up to which an explicit i
 constexpr double kNoWeight = -1.0;        // of a factor that is not there yet
 constexpr double kPolishShift = 1e-6;
 constexpr int kPolishRounds = 5;
+constexpr double kFar = 1e4;         // sizes of x at which a limit bounds nothing
+constexpr double kLeastCost = 1e-9;  // of its terms: a smaller cost is rounding
 
 double inverse_root(double norm) { return norm > 0.0 ? 1.0 / std::sqrt(norm) : 1.0; }
 
@@ -64,8 +68,8 @@ void validate(const AdmmOptions& options) {
   require(options.alpha > 0.0 && options.alpha < 2.0, "alpha: expected a number in (0, 2)", options.alpha);
 }
 
-AdmmProblem::AdmmProblem(const QpMatrices& matrices, const AdmmOptions& options)
-    : original_(matrices), options_(options), order_(thin_order(matrices)) {
+AdmmProblem::AdmmProblem(const QpMatrices& matrices, const Cholesky* P_factor, const AdmmOptions& options)
+    : original_(matrices), P_factor_(P_factor), options_(options), order_(thin_order(matrices)) {
   validate(options);
   const std::size_t n = matrices.n();
   const std::size_t m = matrices.m();
@@ -105,9 +109,13 @@ AdmmProblem::AdmmProblem(const QpMatrices& matrices, const AdmmOptions& options)
   }
   if (P_norms > 0.0) cost_scale_ = static_cast<double>(n) / P_norms;
   variable_scale_.resize(n);
-  for (std::size_t i = 0; i < n; ++i) variable_scale_[i] = d[order_[i]];
+  place_.resize(n);
+  for (std::uint32_t i = 0; i < n; ++i) {
+    variable_scale_[i] = d[order_[i]];
+    place_[order_[i]] = i;
+  }
   std::vector<double> P_scale(n);
-  for (std::size_t i = 0; i < n; ++i) P_scale[i] = cost_scale_ * variable_scale_[i];
+  for (std::size_t i = 0; i < n; ++i) P_scale[i] = cost_scale_ * variable_scale_[i];  // 0 for a P of zeros
   std::vector<std::uint32_t> same(m);
   std::iota(same.begin(), same.end(), 0U);
   P_ = Matrix(matrices.P(), order_, P_scale.data(), order_, variable_scale_.data());
@@ -129,8 +137,8 @@ void AdmmProblem::unscale_x(const double* scaled, double* x) const {
   for (std::size_t i = 0; i < n(); ++i) x[order_[i]] = scaled[i] * variable_scale_[i];
 }
 
-void AdmmProblem::scale_q(const double* q, double* scaled) const {
-  for (std::size_t i = 0; i < n(); ++i) scaled[i] = cost_scale_ * variable_scale_[i] * q[order_[i]];
+void AdmmProblem::scale_q(const double* q, double cost_scale, double* scaled) const {
+  for (std::size_t i = 0; i < n(); ++i) scaled[i] = cost_scale * variable_scale_[i] * q[order_[i]];
 }
 
 void AdmmProblem::scale_limits(const double* limits, double* scaled) const {
@@ -138,16 +146,43 @@ void AdmmProblem::scale_limits(const double* limits, double* scaled) const {
   scale_x(limits + m(), scaled + m());
 }
 
-void AdmmProblem::scale_y(const double* y, double* scaled) const {
-  for (std::size_t r = 0; r < m(); ++r) scaled[r] = cost_scale_ / row_scale_[r] * y[r];
+void AdmmProblem::scale_y(const double* y, double cost_scale, double* scaled) const {
+  for (std::size_t r = 0; r < m(); ++r) scaled[r] = cost_scale / row_scale_[r] * y[r];
   for (std::size_t i = 0; i < n(); ++i)
-    scaled[m() + i] = cost_scale_ * variable_scale_[i] * y[m() + order_[i]];
+    scaled[m() + i] = cost_scale * variable_scale_[i] * y[m() + order_[i]];
 }
 
-void AdmmProblem::unscale_y(const double* scaled, double* y) const {
-  for (std::size_t r = 0; r < m(); ++r) y[r] = row_scale_[r] / cost_scale_ * scaled[r];
+void AdmmProblem::unscale_y(const double* scaled, double cost_scale, double* y) const {
+  for (std::size_t r = 0; r < m(); ++r) y[r] = row_scale_[r] / cost_scale * scaled[r];
   for (std::size_t i = 0; i < n(); ++i)
-    y[m() + order_[i]] = scaled[m() + i] / (cost_scale_ * variable_scale_[i]);
+    y[m() + order_[i]] = scaled[m() + i] / (cost_scale * variable_scale_[i]);
+}
+
+double AdmmProblem::cost_scale(const double* q) const {
+  if (cost_scale_ > 0.0) return cost_scale_;
+  const double size = gradient_size(q);
+  return size > 0.0 ? 1.0 / size : 1.0;
+}
+
+double AdmmProblem::gradient_size(const double* gradient) const {
+  double largest = 0.0;
+  for (std::size_t i = 0; i < n(); ++i)
+    largest = std::max(largest, variable_scale_[i] * std::fabs(gradient[order_[i]]));
+  return largest;
+}
+
+double AdmmProblem::size(const double* x) const {
+  double largest = 0.0;
+  for (std::size_t i = 0; i < n(); ++i)
+    largest = std::max(largest, std::fabs(x[order_[i]]) / variable_scale_[i]);
+  return largest;
+}
+
+double QpStanding::energy() const {
+  constexpr double kFloor = 1e-16;
+  const double largest = std::max({violation, gap, kFloor});
+  const bool finite = std::isfinite(violation) && std::isfinite(gap);
+  return finite ? std::log10(largest) : std::numeric_limits<double>::quiet_NaN();
 }
 
 AdmmFactor::AdmmFactor(std::size_t n, std::size_t limits)
@@ -176,9 +211,11 @@ AdmmState AdmmState::fork() {
   return *this;
 }
 
-void AdmmState::start(const QpVectors& vectors, const double* x0, const double* y0) {
+void AdmmState::start(const QpVectors& vectors, const double* x0, const double* y0, double offset) {
   vectors_ = vectors;
-  problem_.scale_q(vectors.q.data(), q_.data());
+  offset_ = offset;
+  cost_scale_ = problem_.cost_scale(vectors.q.data());
+  problem_.scale_q(vectors.q.data(), cost_scale_, q_.data());
   problem_.scale_limits(vectors.lower.data(), lower_.data());
   problem_.scale_limits(vectors.upper.data(), upper_.data());
   rho_ = problem_.options().rho;
@@ -191,7 +228,7 @@ void AdmmState::move_to(const double* x, const double* y) {
   std::fill(x_.begin(), x_.end(), 0.0);
   std::fill(y_.begin(), y_.end(), 0.0);
   if (x != nullptr) problem_.scale_x(x, x_.data());
-  if (y != nullptr) problem_.scale_y(y, y_.data());
+  if (y != nullptr) problem_.scale_y(y, cost_scale_, y_.data());
   rows_of(x_.data(), z_.data());
   x_before_ = x_;
   y_before_ = y_;
@@ -209,7 +246,7 @@ void AdmmState::advance(std::size_t iterations) {
     if (++iterations_ == next_adaptation_) {
       next_adaptation_ *= 2;
       adapt();
-      refactor_if_stale();
+      if (i + 1 < iterations) refactor_if_stale();  // or else when the next step is taken, if one is
     }
   }
   measure();
@@ -270,10 +307,92 @@ void AdmmState::iterate() {
 
 void AdmmState::measure() {
   problem_.unscale_x(x_.data(), x_out_.data());
-  problem_.unscale_y(y_.data(), y_out_.data());
+  clip(problem_.original(), vectors_, x_out_.data());
+  problem_.unscale_y(y_.data(), cost_scale_, y_out_.data());
   problem_.original().all_rows(x_out_.data(), z_tilde_.data());
   residuals_ =
       problem_.original().residuals(vectors_, x_out_.data(), z_tilde_.data(), y_out_.data(), scratch_.data());
+  standing_ = stand();
+}
+
+/// What following the gradient gains without curvature: as far as the limits of x, or else, where they are
+/// far or missing, as far as x is large. The second is the largest scaled entry that only the size of x
+/// bounds.
+std::pair<double, double> AdmmState::descent_left(const double* gradient) const {
+  const double size = problem_.size(x_out_.data());
+  double gain = 0.0;
+  double unbounded = 0.0;
+  for (std::size_t i = 0; i < problem_.n(); ++i) {
+    if (gradient[i] == 0.0) continue;
+    const std::size_t limit = problem_.m() + i;
+    const double room =
+        gradient[i] > 0.0 ? x_out_[i] - vectors_.lower[limit] : vectors_.upper[limit] - x_out_[i];
+    const double steep = std::fabs(gradient[i]);
+    const double scale = problem_.variable_scale(i);
+    if (room <= kFar * size * scale) {
+      gain += steep * room;
+    } else {
+      gain += steep * size * scale;
+      unbounded = std::max(unbounded, steep * scale);
+    }
+  }
+  return {gain, unbounded};
+}
+
+/// From what `measure` has left: the rows in z_tilde_, the gradient's terms in scratch_.
+QpStanding AdmmState::stand() {
+  const std::size_t n = problem_.n();
+  const double* rows = z_tilde_.data();
+  double outside = 0.0;
+  double size = 0.0;
+  double slack = 0.0;  // what the multipliers say that x has not used of its limits
+  double signed_slack = 0.0;
+  for (std::size_t i = 0; i < vectors_.used; ++i) {
+    const double scale = problem_.limit_scale(i);
+    const double above = rows[i] - vectors_.upper[i];
+    const double below = vectors_.lower[i] - rows[i];
+    size = std::max(size, scale * std::fabs(rows[i]));
+    if (above > 0.0 || below > 0.0) {
+      outside = std::max(outside, scale * std::max(above, below));
+      size = std::max(size, scale * std::fabs(above > below ? vectors_.upper[i] : vectors_.lower[i]));
+    }
+    if (y_out_[i] == 0.0) continue;
+    const double unused = y_out_[i] * (y_out_[i] > 0.0 ? -above : below);
+    slack += std::fabs(unused);
+    signed_slack += unused;
+  }
+  const double* Px = scratch_.data();
+  const double* Aty = Px + packed(n);
+  double* gradient = scratch_.data() + 2 * packed(n);
+  double bent = 0.0;   // what following the gradient gains, at most
+  double steep = 0.0;  // the gradient over its terms
+  if (problem_.P_factor() != nullptr) {
+    double* step = x_tilde_.data();
+    std::copy_n(gradient, n, step);
+    std::fill(step + n, step + packed(n), 0.0);
+    problem_.P_factor()->solve(step);
+    for (std::size_t i = 0; i < n; ++i) bent += 0.5 * gradient[i] * step[i];
+    bent = std::fabs(bent);
+  } else {
+    double left;
+    std::tie(bent, left) = descent_left(gradient);
+    if (left > 0.0) {
+      steep = left / std::max({problem_.gradient_size(Px), problem_.gradient_size(Aty),
+                               problem_.gradient_size(vectors_.q.data())});
+    }
+  }
+  QpStanding found;
+  found.violation = outside > 0.0 ? outside / size : 0.0;
+  found.dual_objective = residuals_.objective - signed_slack - bent;
+  const double gap = slack + bent;
+  const double cost =
+      std::max({std::fabs(residuals_.objective + offset_), std::fabs(found.dual_objective + offset_),
+                kLeastCost * std::max(residuals_.gap_scale, std::fabs(offset_))});
+  found.gap = std::max(gap > 0.0 ? gap / cost : 0.0, steep);
+  const bool finite =
+      std::isfinite(residuals_.primal) && std::isfinite(residuals_.dual) && std::isfinite(gap);
+  if (!finite) found.gap = std::numeric_limits<double>::quiet_NaN();
+  return found;
 }
 
 /// Balances the residuals of the splitting, each relative to its terms.
@@ -284,14 +403,14 @@ void AdmmState::adapt() {
   const double primal = apart / std::max({max_abs(z_tilde_.data(), problem_.limits()),
                                           max_abs(z_.data(), problem_.limits()), 1e-10});
   measure();
-  const double dual = residuals_.dual / residuals_.dual_scale;
+  const double dual = residuals_.dual / std::max(residuals_.dual_scale, std::numeric_limits<double>::min());
   const double wanted = std::clamp(rho_ * std::sqrt(primal / std::max(dual, 1e-10)), 1e-6, 1e6);
   if (wanted > kWorthAdapting * rho_ || wanted * kWorthAdapting < rho_) rho_ = wanted;
 }
 
 bool AdmmState::polish() {
   const std::size_t limits = problem_.limits();
-  const QpResiduals before = residuals_;
+  const QpStanding before = standing_;
   x_saved_ = x_;
   y_saved_ = y_;
   Packs& on = z_tilde_;    // 1 / shift where a limit is taken as active
@@ -310,16 +429,37 @@ bool AdmmState::polish() {
     if (lower_[i] == upper_[i] || on[i] == 0.0) continue;
     y_[i] = bound[i] == lower_[i] ? std::min(y_[i], 0.0) : std::max(y_[i], 0.0);
   }
+  return keep_if_better(before);
+}
+
+/// Goes on from x_ and y_, or back to what was saved of them, whichever is nearer to the solution.
+bool AdmmState::keep_if_better(const QpStanding& before) {
   measure();
-  if (residuals_.energy() < before.energy()) {
+  if (standing_.energy() < before.energy()) {
     rows_of(x_.data(), z_.data());
-    for (std::size_t i = 0; i < limits; ++i) z_[i] = std::clamp(z_[i], lower_[i], upper_[i]);
+    for (std::size_t i = 0; i < problem_.limits(); ++i) z_[i] = std::clamp(z_[i], lower_[i], upper_[i]);
     return true;
   }
   x_ = x_saved_;
   y_ = y_saved_;
   measure();
   return false;
+}
+
+bool AdmmState::take(const double* x, const double* y) {
+  const QpStanding before = standing_;
+  x_saved_ = x_;
+  y_saved_ = y_;
+  std::copy_n(x, problem_.n(), x_.data());
+  std::copy_n(y, problem_.limits(), y_.data());
+  return keep_if_better(before);
+}
+
+void AdmmState::scaled_vectors(QpVectors& scaled) const {
+  scaled.q = q_;
+  scaled.lower = lower_;
+  scaled.upper = upper_;
+  scaled.used = vectors_.used;
 }
 
 /// One refinement of the equality-constrained QP of the active limits, on its regularised normal equations.
@@ -353,7 +493,7 @@ QpStatus AdmmState::infeasibility(double tolerance, double* x, double* y) {
 bool AdmmState::primal_certificate(double tolerance, double* y) {
   const std::size_t limits = problem_.limits();
   for (std::size_t i = 0; i < limits; ++i) z_tilde_[i] = y_[i] - y_before_[i];
-  problem_.unscale_y(z_tilde_.data(), y);
+  problem_.unscale_y(z_tilde_.data(), cost_scale_, y);
   for (std::size_t i = 0; i < limits; ++i) {
     if (std::isinf(y[i] > 0.0 ? vectors_.upper[i] : vectors_.lower[i])) y[i] = 0.0;
   }

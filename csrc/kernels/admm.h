@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "kernels/qp_problem.h"
@@ -22,12 +23,15 @@ struct AdmmOptions {
 void validate(const AdmmOptions& options);
 
 /// The QP in scaled units, its variables reordered so that its factors stay thin. Immutable.
+///
+/// Borrows: the matrices, and the factor of P (null where P is not strictly convex).
 class AdmmProblem {
  public:
-  AdmmProblem(const QpMatrices& matrices, const AdmmOptions& options);
+  AdmmProblem(const QpMatrices& matrices, const Cholesky* P_factor, const AdmmOptions& options);
 
   const AdmmOptions& options() const { return options_; }
   const QpMatrices& original() const { return original_; }
+  const Cholesky* P_factor() const { return P_factor_; }
   std::size_t n() const { return P_.rows(); }
   std::size_t m() const { return A_.rows(); }
   std::size_t limits() const { return n() + m(); }
@@ -40,20 +44,35 @@ class AdmmProblem {
   /// Between the caller's units and ours, [n] and [limits]; rows of A keep their order.
   void scale_x(const double* x, double* scaled) const;
   void unscale_x(const double* scaled, double* x) const;
-  void scale_q(const double* q, double* scaled) const;
+  void scale_q(const double* q, double cost_scale, double* scaled) const;
   void scale_limits(const double* limits, double* scaled) const;
-  void scale_y(const double* y, double* scaled) const;
-  void unscale_y(const double* scaled, double* y) const;
+  void scale_y(const double* y, double cost_scale, double* scaled) const;
+  void unscale_y(const double* scaled, double cost_scale, double* y) const;
+
+  /// Our unit of cost, over the caller's: so that P is of the size of 1, or q [n] where P is zero.
+  double cost_scale(const double* q) const;
+
+  /// The largest entry of a gradient [n] in the caller's units, scaled.
+  double gradient_size(const double* gradient) const;
+  /// The size of x [n], scaled.
+  double size(const double* x) const;
+  double variable_scale(std::size_t variable) const { return variable_scale_[place_[variable]]; }
+  /// The factor that takes a limit's violation to our units.
+  double limit_scale(std::size_t limit) const {
+    return limit < m() ? row_scale_[limit] : 1.0 / variable_scale_[place_[limit - m()]];
+  }
 
  private:
   const QpMatrices& original_;
+  const Cholesky* P_factor_;
   AdmmOptions options_;
   Matrix P_;
   Matrix A_;
   std::vector<std::uint32_t> order_;    // variable i of ours is variable order_[i] of the caller
+  std::vector<std::uint32_t> place_;    // variable i of the caller is variable place_[i] of ours
   std::vector<double> variable_scale_;  // x = variable_scale * ours, in our order
   std::vector<double> row_scale_;       // ours = row_scale * (A x)
-  double cost_scale_ = 1.0;
+  double cost_scale_ = 0.0;             // by P; 0 where P is zero
 };
 
 /// The factor of one weighted normal matrix.
@@ -63,6 +82,19 @@ struct AdmmFactor {
   Cholesky cholesky;
   Packs inverse;  // where it is small enough to pay; empty where it is not
   Packs weights;
+};
+
+/// How good a state is, free of every unit.
+struct QpStanding {
+  double violation = kInfinity;  ///< of the limits, over the size of what they bound
+  /// What is still to be gained, over the larger of both objectives. A bound where P is strictly convex, from
+  /// the dual objective that the multipliers alone prove; elsewhere an estimate, which counts the dual
+  /// residual too.
+  double gap = kInfinity;
+  double dual_objective = -kInfinity;  ///< the caller's units, without the offset
+
+  /// log10 of the larger of both, at least -16; NaN where it is not finite.
+  double energy() const;
 };
 
 /// One QP on its way: the state that ADMM refines. All memory is allocated by the constructor, except that a
@@ -78,8 +110,9 @@ class AdmmState {
   /// A state that goes its own way from here. The two share the factor until one of them needs another.
   AdmmState fork();
 
-  /// Begins with new vectors at x0 [n], y0 [limits] (null: zero), with the factor kept if it still fits.
-  void start(const QpVectors& vectors, const double* x0, const double* y0);
+  /// Begins with new vectors at x0 [n], y0 [limits] (null: zero), with the factor kept if it still fits. The
+  /// gap is relative to the cost with `offset` added.
+  void start(const QpVectors& vectors, const double* x0, const double* y0, double offset = 0.0);
 
   /// Goes on from another point, with the step size as it is.
   void move_to(const double* x, const double* y);
@@ -99,9 +132,24 @@ class AdmmState {
   /// of descent without end. Both are overwritten in any case.
   QpStatus infeasibility(double tolerance, double* x, double* y);
 
-  const double* x() const { return x_out_.data(); }  ///< [n], the caller's units
+  /// Takes an exact solution in scaled units, x [packed(n)] and y [limits], if it is nearer than where we
+  /// are.
+  /// @returns whether it was.
+  bool take(const double* x, const double* y);
+
+  const AdmmProblem& problem() const { return problem_; }
+  const double* scaled_x() const { return x_.data(); }
+  const double* scaled_y() const { return y_.data(); }
+  double cost_scale() const { return cost_scale_; }
+  /// Fills what an exact solver takes: the vectors in scaled units.
+  void scaled_vectors(QpVectors& scaled) const;
+
+  const double* x() const {
+    return x_out_.data();
+  }  ///< [n], the caller's units, between its limits to the bit
   const double* y() const { return y_out_.data(); }  ///< [limits]
   const QpResiduals& residuals() const { return residuals_; }
+  const QpStanding& standing() const { return standing_; }
   std::size_t iterations() const { return iterations_; }
   const QpVectors& vectors() const { return vectors_; }
 
@@ -122,6 +170,9 @@ class AdmmState {
   void invert();
   void iterate();
   void measure();
+  QpStanding stand();
+  std::pair<double, double> descent_left(const double* gradient) const;
+  bool keep_if_better(const QpStanding& before);
   void adapt();
   void polish_once(const Packs& on, const Packs& bound);
   bool primal_certificate(double tolerance, double* y);
@@ -142,7 +193,10 @@ class AdmmState {
   double rho_;
   std::size_t iterations_ = 0;
   std::size_t next_adaptation_ = 0;
+  double offset_ = 0.0;
+  double cost_scale_ = 1.0;
   QpResiduals residuals_;
+  QpStanding standing_;
 };
 
 }  // namespace sage

@@ -125,19 +125,14 @@ void Matrix::add_row(std::size_t row, double scale, double* out) const {
 }
 
 bool QpResiduals::within(double eps, double eps_rel) const {
-  return primal <= eps + eps_rel * (primal_scale - 1.0) && dual <= eps + eps_rel * (dual_scale - 1.0) &&
-         gap <= eps + eps_rel * (gap_scale - 1.0);
-}
-
-double QpResiduals::energy() const {
-  constexpr double kFloor = 1e-16;
-  const double largest = std::max({primal / primal_scale, dual / dual_scale, gap / gap_scale, kFloor});
-  const bool finite = std::isfinite(primal) && std::isfinite(dual) && std::isfinite(gap);
-  return finite ? std::log10(largest) : std::numeric_limits<double>::quiet_NaN();
+  return primal <= eps + eps_rel * primal_scale && dual <= eps + eps_rel * dual_scale &&
+         gap <= eps + eps_rel * gap_scale;
 }
 
 QpMatrices::QpMatrices(const double* P, const double* A, std::size_t n, std::size_t m)
     : P_(P, n, n, sparse_below(n, n)), A_(A, m, n, sparse_below(m, n)) {}
+
+QpMatrices::QpMatrices(Matrix P, Matrix A) : P_(std::move(P)), A_(std::move(A)) {}
 
 void QpMatrices::all_rows(const double* x, double* out) const {
   A_.times(x, out);
@@ -183,10 +178,20 @@ QpResiduals QpMatrices::residuals(const QpVectors& vectors, const double* x, con
   found.dual = max_abs(sum, n());
   found.gap = std::fabs(xPx + qx + support);
   found.objective = 0.5 * xPx + qx;
-  found.primal_scale = 1.0 + max_abs(rows, limits());
-  found.dual_scale = 1.0 + std::max({max_abs(Px, n()), max_abs(vectors.q.data(), n()), max_abs(Aty, n())});
-  found.gap_scale = 1.0 + std::max({std::fabs(xPx), std::fabs(qx), std::fabs(support)});
+  found.primal_scale = max_abs(rows, limits());
+  found.dual_scale = std::max({max_abs(Px, n()), max_abs(vectors.q.data(), n()), max_abs(Aty, n())});
+  found.gap_scale = std::max({std::fabs(xPx), std::fabs(qx), std::fabs(support)});
   return found;
+}
+
+bool clip(const QpMatrices& matrices, const QpVectors& vectors, double* x) {
+  bool moved = false;
+  for (std::size_t i = 0; i < matrices.n(); ++i) {
+    const double inside = std::clamp(x[i], vectors.lower[matrices.m() + i], vectors.upper[matrices.m() + i]);
+    moved |= inside != x[i];
+    x[i] = inside;
+  }
+  return moved;
 }
 
 }  // namespace sage

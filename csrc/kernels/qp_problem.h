@@ -80,20 +80,18 @@ struct QpVectors {
   std::size_t used = 0;  ///< limits that may bind: past them there is none
 };
 
-/// Distances from the solution, in the caller's units. The scales are what they are compared with.
+/// Distances from the solution, in the caller's units. The scales are the sizes of the terms that cancel.
 struct QpResiduals {
   double primal = kInfinity;  ///< max violation of a limit
   double dual = kInfinity;    ///< max |Px + q + A'y|
   double gap = kInfinity;     ///< |primal objective - dual objective|
-  double primal_scale = 1.0;  ///< 1 + max |Ax|
-  double dual_scale = 1.0;    ///< 1 + max of |Px|, |q|, |A'y|
-  double gap_scale = 1.0;     ///< 1 + max of the objectives' terms
+  double primal_scale = 0.0;  ///< max |Ax|
+  double dual_scale = 0.0;    ///< max of |Px|, |q|, |A'y|
+  double gap_scale = 0.0;     ///< max of the objectives' terms
   double objective = kInfinity;
 
-  /// Whether each is at most eps + eps_rel * (scale - 1).
+  /// Whether each is at most eps + eps_rel * scale.
   bool within(double eps, double eps_rel) const;
-  /// log10 of the largest residual over its scale, at least -16.
-  double energy() const;
 };
 
 /// The matrices of a family of QPs. `limits()` counts the rows of A and then the variables. Immutable.
@@ -101,6 +99,8 @@ class QpMatrices {
  public:
   /// Copies P [n, n], symmetric, and A [m, n], both finite.
   QpMatrices(const double* P, const double* A, std::size_t n, std::size_t m);
+  /// Takes them over.
+  QpMatrices(Matrix P, Matrix A);
 
   std::size_t n() const { return P_.rows(); }
   std::size_t m() const { return A_.rows(); }
@@ -113,7 +113,8 @@ class QpMatrices {
   double row_dot(std::size_t limit, const double* x) const;
   void add_row(std::size_t limit, double scale, double* out) const;
 
-  /// Where x and its multipliers y [limits()] stand; `rows` is all_rows(x), `work` has 3 * packed(n).
+  /// Where x and its multipliers y [limits()] stand; `rows` is all_rows(x), `work` has 3 * packed(n) and
+  /// holds Px, A'y and Px + q + A'y afterwards.
   QpResiduals residuals(const QpVectors& vectors, const double* x, const double* rows, const double* y,
                         double* work) const;
 
@@ -121,5 +122,8 @@ class QpMatrices {
   Matrix P_;
   Matrix A_;
 };
+
+/// Puts x between its limits, to the bit. @returns whether it was not.
+bool clip(const QpMatrices& matrices, const QpVectors& vectors, double* x);
 
 }  // namespace sage

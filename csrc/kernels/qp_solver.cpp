@@ -15,11 +15,11 @@ namespace {
 constexpr double kSymmetric = 1e-8;        // difference of two mirrored entries over their sizes
 constexpr double kStrictlyConvex = 1e-10;  // a pivot of P over its diagonal entry
 constexpr double kAlmostConvex = 1e-9;     // times the largest diagonal entry: what rounding may take from P
-constexpr double kActiveSetTolerance = 1e-9;  // violation of a limit that may stay
-constexpr std::size_t kMostChanges = 50;      // of the active set, plus two for each variable
-constexpr std::size_t kFirstPolish = 25;      // ADMM steps; again at 50, 100, ...
-constexpr std::size_t kCheckEvery = 5;        // ADMM steps
-constexpr double kCertificate = 1e-6;         // error of a certificate whose largest entry is 1
+constexpr std::size_t kMostChanges = 50;   // of the active set, plus two for each variable
+constexpr std::size_t kFirstPolish = 25;   // ADMM steps; again at 50, 100, ...
+constexpr std::size_t kFinish = 100;       // ADMM steps after which polishing gives way to an exact end
+constexpr std::size_t kCheckEvery = 5;     // ADMM steps
+constexpr double kCertificate = 1e-6;      // error of a certificate whose largest entry is 1
 
 void fill_shifted(const Matrix& P, double shift, Cholesky& factor) {
   double* K = factor.matrix();
@@ -104,6 +104,7 @@ QpMatrices checked(const double* P, const double* A, std::size_t n, std::size_t 
   std::size_t limit = 0;
   while (all_ordered(&vectors.lower[limit], &vectors.upper[limit], 1)) ++limit;
   std::ostringstream message;
+  message.precision(std::numeric_limits<double>::max_digits10);
   const bool row = limit < m;
   message << (row ? "l, u" : "lb, ub") << ": expected lower <= upper, with neither NaN, got ["
           << vectors.lower[limit] << ", " << vectors.upper[limit] << "] at " << (row ? limit : limit - m);
@@ -135,15 +136,20 @@ void load(const QpMatrices& matrices, const QpInput& input, QpVectors& vectors) 
 /// What one thread needs to solve one QP.
 struct QpSolver::Worker {
   Worker(const QpMatrices& matrices, const Cholesky& P_factor, bool strictly_convex)
-      : vectors(matrices.n(), matrices.limits()), x(packed(matrices.n())), work(3 * packed(matrices.n())) {
+      : vectors(matrices.n(), matrices.limits()),
+        x(packed(matrices.n())),
+        rows(packed(matrices.limits())),
+        work(3 * packed(matrices.n())) {
     if (strictly_convex) active_set = std::make_unique<ActiveSet>(matrices, P_factor);
   }
 
   QpVectors vectors;
   Packs x;
+  Packs rows;
   Packs work;
   std::unique_ptr<ActiveSet> active_set;
   std::unique_ptr<AdmmState> admm;
+  std::unique_ptr<ProximalActiveSet> exact;
 };
 
 QpSolver::QpSolver(const double* P, const double* A, std::size_t n, std::size_t m, const AdmmOptions& options)
@@ -155,7 +161,9 @@ QpSolver::QpSolver(const double* P, const double* A, std::size_t n, std::size_t 
 QpSolver::~QpSolver() = default;
 
 const AdmmProblem& QpSolver::admm() {
-  std::call_once(admm_made_, [this] { admm_ = std::make_unique<AdmmProblem>(matrices_, options_); });
+  std::call_once(admm_made_, [this] {
+    admm_ = std::make_unique<AdmmProblem>(matrices_, strictly_convex_ ? &P_factor_ : nullptr, options_);
+  });
   return *admm_;
 }
 
@@ -170,13 +178,22 @@ void QpSolver::solve(const QpInput& input, const QpGoal& goal, QpOutput& output)
   solve_on(worker(0), input, goal, output);
 }
 
-AdmmState QpSolver::start(const QpInput& input) {
+AdmmState QpSolver::start(const QpInput& input, double offset) {
   Worker& first = worker(0);
   load(matrices_, input, first.vectors);
   if (!first.admm) first.admm = std::make_unique<AdmmState>(admm());
-  first.admm->start(first.vectors, input.x0, input.y0);
+  first.admm->start(first.vectors, input.x0, input.y0, offset);
   first.admm->prepare();
   return first.admm->fork();
+}
+
+QpStatus QpSolver::finish(AdmmState& state, double* x, double* y) {
+  return finish_on(worker(0), state, x, y);
+}
+
+QpStatus QpSolver::finish_on(Worker& worker, AdmmState& state, double* x, double* y) {
+  if (!worker.exact) worker.exact = std::make_unique<ProximalActiveSet>(admm());
+  return worker.exact->finish(state, x, y);
 }
 
 void QpSolver::solve_many(const QpInput* inputs, std::size_t count, const QpGoal& goal, ThreadPool* pool,
@@ -201,14 +218,17 @@ void QpSolver::solve_on(Worker& worker, const QpInput& input, const QpGoal& goal
 /// @returns whether that was the end of it.
 bool QpSolver::try_active_set(Worker& worker, const QpInput& input, const QpGoal& goal, QpOutput& output) {
   const std::size_t most_changes = std::min(goal.max_iterations, kMostChanges + 2 * matrices_.n());
-  const double tolerance = std::min(kActiveSetTolerance, 0.1 * goal.eps);
   const ActiveSetOutcome outcome =
-      worker.active_set->solve(worker.vectors, input.y0, tolerance, most_changes, worker.x.data(), output.y);
+      worker.active_set->solve(worker.vectors, input.y0, most_changes, worker.x.data(), output.y);
   output.iterations = worker.active_set->changes();
   if (outcome == ActiveSetOutcome::kGaveUp) return false;
+  const double* rows = worker.active_set->rows();
+  if (clip(matrices_, worker.vectors, worker.x.data())) {
+    matrices_.all_rows(worker.x.data(), worker.rows.data());
+    rows = worker.rows.data();
+  }
   std::copy_n(worker.x.data(), matrices_.n(), output.x);
-  output.residuals = matrices_.residuals(worker.vectors, worker.x.data(), worker.active_set->rows(), output.y,
-                                         worker.work.data());
+  output.residuals = matrices_.residuals(worker.vectors, worker.x.data(), rows, output.y, worker.work.data());
   const bool infeasible = outcome == ActiveSetOutcome::kInfeasible;
   output.status = infeasible ? QpStatus::kPrimalInfeasible : QpStatus::kSolved;
   return infeasible || output.residuals.within(goal.eps, goal.eps_rel);
@@ -220,17 +240,26 @@ void QpSolver::run_admm(Worker& worker, const QpInput& input, const QpGoal& goal
   state.start(worker.vectors, input.x0, input.y0);
   const auto solved = [&] { return state.residuals().within(goal.eps, goal.eps_rel); };
   output.status = solved() ? QpStatus::kSolved : QpStatus::kRunning;
+  const auto end_exactly = [&] {
+    const QpStatus found = finish_on(worker, state, output.x, output.y);
+    if (found == QpStatus::kSolved ? solved() : found != QpStatus::kRunning) output.status = found;
+  };
   std::size_t next_polish = kFirstPolish;
   while (output.status == QpStatus::kRunning) {
     if (state.iterations() >= goal.max_iterations) {
       output.status = state.polish() && solved() ? QpStatus::kSolved : QpStatus::kMaxIterations;
+      if (output.status != QpStatus::kSolved && state.iterations() >= kFinish) end_exactly();
       break;
     }
     state.advance(std::min(kCheckEvery, goal.max_iterations - state.iterations()));
     output.status = solved() ? QpStatus::kSolved : state.infeasibility(kCertificate, output.x, output.y);
     if (output.status == QpStatus::kRunning && state.iterations() >= next_polish) {
       next_polish *= 2;
-      if (state.polish() && solved()) output.status = QpStatus::kSolved;
+      if (state.polish() && solved()) {
+        output.status = QpStatus::kSolved;
+      } else if (state.iterations() >= kFinish) {
+        end_exactly();
+      }
     }
   }
   output.iterations += state.iterations();

@@ -8,6 +8,7 @@
 #include "core/thread_pool.h"
 #include "kernels/active_set.h"
 #include "kernels/admm.h"
+#include "kernels/proximal.h"
 
 namespace sage {
 
@@ -44,7 +45,7 @@ struct QpOutput {
 void load(const QpMatrices& matrices, const QpInput& input, QpVectors& vectors);
 
 /// Solves QPs with the same P and A: by the dual active-set method while P is strictly convex and few limits
-/// are active, by ADMM with polishing otherwise.
+/// are active, by ADMM with polishing and an exact end otherwise.
 ///
 /// Owns:    copies of the matrices, their factors, and work space for each thread.
 /// Threads: one at a time; `solve_many` shares its work among those of a pool.
@@ -63,8 +64,11 @@ class QpSolver {
   const AdmmProblem& admm();
 
   void solve(const QpInput& input, const QpGoal& goal, QpOutput& output);
-  /// ADMM on one QP, to be advanced by the caller; it borrows from this solver.
-  AdmmState start(const QpInput& input);
+  /// ADMM on one QP, to be advanced by the caller; it borrows from this solver. `offset` is a constant of the
+  /// cost, which the gap is relative to.
+  AdmmState start(const QpInput& input, double offset = 0.0);
+  /// Looks for the exact solution from where a run of this solver stands; as ProximalActiveSet::finish.
+  QpStatus finish(AdmmState& state, double* x, double* y);
   /// Solves `count` of them; the bits of each depend neither on the pool nor on the others.
   void solve_many(const QpInput* inputs, std::size_t count, const QpGoal& goal, ThreadPool* pool,
                   QpOutput* outputs);
@@ -75,6 +79,7 @@ class QpSolver {
   Worker& worker(std::size_t rank);
   void solve_on(Worker& worker, const QpInput& input, const QpGoal& goal, QpOutput& output);
   bool try_active_set(Worker& worker, const QpInput& input, const QpGoal& goal, QpOutput& output);
+  QpStatus finish_on(Worker& worker, AdmmState& state, double* x, double* y);
   void run_admm(Worker& worker, const QpInput& input, const QpGoal& goal, QpOutput& output);
 
   QpMatrices matrices_;

@@ -1,4 +1,4 @@
-"""Linear model predictive control, condensed: the inputs are the variables, the states follow from them."""
+"""Linear model predictive control, condensed and prestabilised: docs/adr/0014-prestabilised-mpc.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sage_edge.clock import Clock, SystemClock
 from sage_edge.control.line import Floats
 from sage_edge.control.problem import Iterate, Problem, refine_problem
 from sage_edge.control.qp_problem import QpProblem
-from sage_edge.errors import ParameterError, ShapeError
+from sage_edge.errors import ParameterError, ProblemError, ShapeError
 
 #: Done when the plan is feasible with a gap of at most 0.1 %, or does not move any more.
 MPC_HALTING = native.HaltPolicy(K=3, eps=1e-4, max_steps=100, halt_when_feasible=True, gap_tolerance=1e-3)
@@ -64,7 +64,7 @@ class MPC:
         QN: Weight of the last state; Q by default.
         x_min, x_max: float64 [nx]; infinite, or None, where there is no bound.
         u_min, u_max: float64 [nu]; the same.
-        eps: Violation of a bound, and residual, that counts as none.
+        eps: Violation of a state's bound that counts as none, and the gap at which a solution is one.
 
     Raises:
         ShapeError: A matrix has another shape, or holds NaN.
@@ -94,33 +94,49 @@ class MPC:
         self.N, self.eps = N, eps
         if self.A.shape != (self.nx, self.nx):
             raise ShapeError(f"A: expected [{self.nx}, {self.nx}] to fit B, got {list(self.A.shape)}")
-        weight = _weight("Q", Q, self.nx)
-        last = weight if QN is None else _weight("QN", QN, self.nx)
-        self._Q = np.stack([weight] * (N - 1) + [last])
+        self._Q = _weight("Q", Q, self.nx)
+        self._QN = self._Q if QN is None else _weight("QN", QN, self.nx)
         self._R = _weight("R", R, self.nu)
         self.u_min, self.u_max = _bounds("u", u_min, u_max, self.nu)
         self.x_min, self.x_max = _bounds("x", x_min, x_max, self.nx)
-        self._bounded = np.flatnonzero(np.isfinite(self.x_min) | np.isfinite(self.x_max))
-        self._condense()
+        self._bounded_x = np.flatnonzero(np.isfinite(self.x_min) | np.isfinite(self.x_max))
+        self._bounded_u = np.flatnonzero(np.isfinite(self.u_min) | np.isfinite(self.u_max))
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._stabilise()
 
-    def _condense(self) -> None:
-        """X = free x0 + forced U, stage by stage, and the QP's matrices from it."""
+    def _stabilise(self) -> None:
+        """The feedback that is best without limits, by the Riccati recursion, and what of it the QP needs."""
         N, nx, nu = self.N, self.nx, self.nu
-        free, forced = np.zeros((N, nx, nx)), np.zeros((N, nx, N, nu))
-        power = np.eye(nx)
+        gain, spread, settle = np.empty((N, nu, nx)), np.empty((N, nu, nu)), np.empty((N, nu, nu))
+        to_go = self._QN
+        for k in reversed(range(N)):
+            weighed = self.B.T @ to_go
+            factor = _factor(self._R + weighed @ self.B, k)
+            settle[k] = np.linalg.inv(factor).T @ np.linalg.inv(factor)
+            gain[k] = -settle[k] @ (weighed @ self.A)
+            spread[k] = np.linalg.inv(factor).T
+            closed = self.A + self.B @ gain[k]
+            to_go = self._Q + gain[k].T @ self._R @ gain[k] + closed.T @ to_go @ closed
+            to_go = (to_go + to_go.T) / 2
+        limits = self.x_min, self.x_max, self.u_min, self.u_max
+        self._horizon = native.Horizon(
+            self.A, self.B, self._Q, self._QN, self._R, gain, spread, settle, *limits
+        )
+        self._rows = self._condensed(gain, spread)
+        self._solver = native.QpSolver(2 * np.eye(N * nu), self._rows)
+
+    def _condensed(self, gain: Floats, spread: Floats) -> Floats:
+        """How the bounded states, then the bounded inputs, follow the variables: float64 [rows, N nu]."""
+        N, nx, nu = self.N, self.nx, self.nu
+        states, inputs = np.zeros((N, nx, N, nu)), np.zeros((N, nu, N, nu))
         for k in range(N):
             if k:
-                forced[k] = np.tensordot(self.A, forced[k - 1], axes=1)
-            forced[k, :, k] = self.B
-            power = self.A @ power
-            free[k] = power
-        self._free = free.reshape(N * nx, nx)
-        self._forced = forced.reshape(N * nx, N * nu)
-        self._pull = np.einsum("kij,kjv->kiv", self._Q, forced.reshape(N, nx, N * nu)).reshape(N * nx, N * nu)
-        P = 2 * (self._forced.T @ self._pull + np.kron(np.eye(N), self._R))
-        self._rows = np.ascontiguousarray(forced[:, self._bounded].reshape(-1, N * nu))
-        self._solver = native.QpSolver(np.ascontiguousarray((P + P.T) / 2), self._rows)
-        self._lb, self._ub = np.tile(self.u_min, N), np.tile(self.u_max, N)
+                inputs[k] = np.tensordot(gain[k], states[k - 1], axes=1)
+                states[k] = np.tensordot(self.A, states[k - 1], axes=1)
+            inputs[k, :, k] = spread[k]
+            states[k] += np.tensordot(self.B, inputs[k], axes=1)
+        parts = states[:, self._bounded_x], inputs[:, self._bounded_u]
+        return np.concatenate([part.reshape(-1, N * nu) for part in parts])
 
     @property
     def solver(self) -> native.QpSolver:
@@ -176,6 +192,7 @@ class MPC:
         start_ns = clock.monotonic_ns()
         if deadline_ms is not None:
             policy = policy.replace(deadline_ns=start_ns + int(deadline_ms * 1e6))
+        policy = policy.replace(gap_tolerance=min(policy.gap_tolerance, self.eps))
         problem = self.problem(x0, x_ref, u_ref, shift=shift)
         first = problem.first_after(*warm) if warm else problem.first()
         best, last, reason, energies = refine_problem(problem, first, policy, clock, start_ns=start_ns)
@@ -191,40 +208,38 @@ class MPC:
             warm=(problem, last),
         )
 
-    def vectors(self, x0: Floats, x_ref: Floats, u_ref: Floats) -> tuple[Floats, Floats, Floats]:
-        """The linear cost, and the limits of the bounded states, of the condensed QP."""
-        ahead = self._free @ x0
-        q = 2 * (self._pull.T @ (ahead - x_ref.ravel()) - (u_ref @ self._R).ravel())
-        free = ahead.reshape(self.N, self.nx)[:, self._bounded]
-        lower, upper = self.x_min[self._bounded] - free, self.x_max[self._bounded] - free
-        return q, lower.ravel(), upper.ravel()
+    @property
+    def horizon(self) -> native.Horizon:
+        """The plant under its feedback."""
+        return self._horizon
 
-    def box(self) -> tuple[Floats, Floats]:
-        """Bounds of all inputs of the horizon, float64 [N nu]."""
-        return self._lb, self._ub
-
-    def rollout(self, x0: Floats, u: Floats) -> Floats:
-        """States 0 .. N that inputs [N, nu] lead to."""
-        states = np.empty((self.N + 1, self.nx))
-        states[0] = x0
-        for k in range(self.N):
-            states[k + 1] = self.A @ states[k] + self.B @ u[k]
-        return states
-
-    def excess(self, u: Floats, lower: Floats, upper: Floats) -> float:
-        """How far the states leave the bounds that ``vectors`` gave, under inputs [N nu]."""
-        moved = self._rows @ u
-        return float(np.maximum(lower - moved, moved - upper).max(initial=0.0))
+    def room(self, x: Floats, u: Floats) -> tuple[Floats, Floats]:
+        """What states [N + 1, nx] and inputs [N, nu] without limits leave of the limits: the QP's own."""
+        sides = ((self.x_min, self.u_min), (self.x_max, self.u_max))
+        states, inputs = x[1:, self._bounded_x], u[:, self._bounded_u]
+        lower, upper = (
+            np.concatenate(
+                [(of_x[self._bounded_x] - states).ravel(), (of_u[self._bounded_u] - inputs).ravel()]
+            )
+            for of_x, of_u in sides
+        )
+        return lower, upper
 
     def shifted(self, x: Floats) -> Floats:
-        """Primal and dual vectors one step later: the first stage drops out, the last one is repeated."""
-        ends = np.cumsum([self.N * self.nu, self.N * len(self._bounded)])
-        blocks = [part.reshape(self.N, -1) for part in np.split(x, ends)]
-        return np.concatenate([np.vstack([block[1:], block[-1:]]).ravel() for block in blocks])
+        """Variables and multipliers one step later: the first stage drops out, the last one is repeated."""
+        ends = self.N * np.cumsum([self.nu, len(self._bounded_x), len(self._bounded_u)])
+        blocks = [part.reshape(self.N, -1) for part in np.split(x[: ends[-1]], ends[:-1])]
+        moved = [np.vstack([block[1:], block[-1:]]).ravel() for block in blocks]
+        return np.concatenate([*moved, x[ends[-1] :]])
 
 
 class MpcProblem(QpProblem):
-    """An MPC for one measured state. Answers are projected: inputs between bounds, states rolled out."""
+    """An MPC for one measured state: the variables are what is added to the inputs of the best feedback law.
+
+    Without limits that is nothing, so that they are zero and the cost is the law's: what the limits cost is
+    their square. Answers are played: inputs clipped as they are made, states as they follow, and the cost
+    counted from both.
+    """
 
     kind = "mpc"
 
@@ -239,40 +254,68 @@ class MpcProblem(QpProblem):
     ) -> None:
         self.mpc = mpc
         self._shift = shift
-        self._x0 = x0
-        q, lower, upper = mpc.vectors(x0, x_ref, u_ref)
-        self._limits = lower, upper
-        super().__init__(mpc.solver, q, lower, upper, *mpc.box(), eps=mpc.eps, iterations=_ITERATIONS)
+        lead = mpc.horizon.lead(x_ref, u_ref)
+        self._play = (x0, lead), (x_ref, u_ref)
+        x, u, self._least, _ = mpc.horizon.play(x0, lead, None, x_ref, u_ref, clips=False)
+        if not np.isfinite(self._least):
+            raise ProblemError(f"x0: its cost over {mpc.N} stages is beyond what a double holds; shorten N")
+        empty = np.zeros(mpc.solver.n)
+        super().__init__(
+            mpc.solver, empty, *mpc.room(x, u), eps=mpc.eps, iterations=_ITERATIONS, offset=self._least
+        )
 
     def first_after(self, last: Problem, iterate: Iterate) -> Iterate:
-        """The last solution, one stage further on if one has passed."""
+        """The last solution, one stage further on if one has passed, unless a cold start is nearer."""
         if not isinstance(last, MpcProblem) or last.solver is not self.solver:
             return self.first()
-        return self.at(self.mpc.shifted(iterate.x) if self._shift else iterate.x)
+        return self._better(self.at(self.mpc.shifted(iterate.x) if self._shift else iterate.x))
 
     def inputs(self, iterate: Iterate) -> Floats:
         """float64 [N, nu], between their bounds."""
-        x, _ = self._split(iterate.x)
-        u: Floats = np.clip(x, *self.mpc.box()).reshape(self.mpc.N, self.mpc.nu)
-        return u
+        return self._played(iterate.x)[1]
 
     def states(self, iterate: Iterate) -> Floats:
         """float64 [N + 1, nx], where the inputs lead."""
-        return self.mpc.rollout(self._x0, self.inputs(iterate))
+        return self._played(iterate.x)[0]
 
     def answer(self, iterate: Iterate) -> tuple[Floats, Mapping[str, Any]]:
         """The inputs float64 [N, nu]; in JSON the states too."""
-        u = self.inputs(iterate)
+        x, u, _, _ = self._played(iterate.x)
         _, details = super().answer(iterate)
         kept = ("iterations", "dual_residual", "certificate")
         said = {name: details[name] for name in kept}
-        return u, {"u": u.tolist(), "x": self.states(iterate).tolist(), **said}
+        return u, {"u": u.tolist(), "x": x.tolist(), **said}
+
+    def _played(self, x: Floats) -> tuple[Floats, Floats, float, float]:
+        w, _ = self._split(x)
+        return self.mpc.horizon.play(*self._play[0], w, *self._play[1], clips=True)
 
     def _iterate(self, run: native.QpRun) -> Iterate:
-        """Feasible is what the projected inputs lead to, not what the solver believes."""
-        known = super()._iterate(run)
-        violation = self.mpc.excess(self.inputs(known).ravel(), *self._limits)
-        return known._replace(violation=violation, feasible=violation <= self.mpc.eps)
+        """Feasible, violation and gap are those of what is played, not what the solver believes."""
+        x = np.concatenate([run.x, run.y])
+        _, _, cost, violation = self._played(x)
+        gained = cost - self._least - run.dual_objective
+        gap = abs(gained) / cost if cost > 0 else 0.0
+        E = np.log10(max(gap, run.violation, 1e-16)) if np.isfinite(gap) else np.nan
+        feasible = violation <= self.eps and run.violation <= 0.1 * self.eps
+        return Iterate(x, float(E), feasible, violation, gap, run)
+
+
+def _factor(hessian: Floats, stage: int) -> Floats:
+    """The lower Cholesky factor of what a stage's inputs cost."""
+    if not np.isfinite(hessian).all():
+        raise ProblemError(
+            "A: what is left to pay grows beyond what a double holds; shorten N, or check A and B"
+        )
+    try:
+        factor: Floats = np.linalg.cholesky((hessian + hessian.T) / 2).astype(np.float64)
+    except np.linalg.LinAlgError as exc:
+        least = np.linalg.eigvalsh((hessian + hessian.T) / 2)[0]
+        raise ProblemError(
+            f"R, Q: expected that more input costs more at every stage, got smallest eigenvalue {least:g} "
+            f"of R + B'(cost to go)B at stage {stage}"
+        ) from exc
+    return factor
 
 
 def _matrix(name: str, values: ArrayLike) -> Floats:
@@ -291,7 +334,7 @@ def _weight(name: str, values: ArrayLike, size: int) -> Floats:
         weight = np.diag(weight)
     if weight.shape != (size, size):
         raise ShapeError(f"{name}: expected [{size}, {size}] or its diagonal, got {list(weight.shape)}")
-    return _finite(name, weight)
+    return _finite(name, (weight + weight.T) / 2)
 
 
 def _vector(name: str, values: ArrayLike, size: int) -> Floats:
@@ -307,7 +350,7 @@ def _stages(name: str, values: ArrayLike | None, stages: int, size: int) -> Floa
     rows = np.array(values, np.float64)
     if rows.shape not in ((size,), (stages, size)):
         raise ShapeError(f"{name}: expected [{size}] or [{stages}, {size}], got {list(rows.shape)}")
-    return _finite(name, np.broadcast_to(rows, (stages, size)))
+    return _finite(name, np.ascontiguousarray(np.broadcast_to(rows, (stages, size))))
 
 
 def _bounds(name: str, low: ArrayLike | None, high: ArrayLike | None, size: int) -> tuple[Floats, Floats]:

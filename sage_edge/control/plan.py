@@ -60,6 +60,7 @@ class PlanProblem:
             InfeasibleError: The course has no way from start to goal.
         """
         self.course = course
+        self.eps = PLAN_HALTING.gap_tolerance
         self.kind = "track" if course.closed else "plan"
         knots = course.first_line()
         plain = course.length_weight * line.lengths(knots, course.closed).sum()

@@ -36,10 +36,12 @@ class Problem(Protocol):
     Attributes:
         kind: Its name in documents and answers.
         size: What a step's time grows with: the entries of its matrices.
+        eps: The gap at which it is done, where the halting rule leaves it at that.
     """
 
     kind: str
     size: float
+    eps: float
 
     def first(self) -> Iterate:
         """The first iterate."""

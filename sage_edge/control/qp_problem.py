@@ -13,18 +13,19 @@ from sage_edge.control.problem import Iterate, Problem
 
 #: ADMM iterations of one step.
 ITERATIONS = 10
-#: ADMM iterations after which a run that is still far off looks for a certificate against a solution, what
-#: far off is, and what it may spend on looking.
-_CERTIFICATE_AT = (20, 80, 320)
-_FAR = 0.1
-_CERTIFICATE_ITERATIONS = 500
+#: ADMM iterations after which a run that is not done looks for the exact solution, or for a certificate that
+#: there is none.
+_FINISH_AT = (20, 80, 320)
 
 
 class QpProblem:
     """min 1/2 x'Px + q'x  s.t.  l <= A x <= u,  lb <= x <= ub, refined by ADMM: a step is ITERATIONS of it.
 
     The state is the primal vector with the multipliers behind it, float64 [n + m + n]: those of the rows of
-    A, then those of the bounds. The energy is the decimal logarithm of the largest scaled residual.
+    A, then those of the bounds. The energy is the decimal logarithm of the larger of the relative duality gap
+    and the relative violation of a limit: free of the units of cost and variables.
+
+    What a run proves of the problem, a certificate, is kept with the problem.
     """
 
     kind = "qp"
@@ -40,8 +41,20 @@ class QpProblem:
         *,
         eps: float = 1e-3,
         iterations: int = ITERATIONS,
+        offset: float = 0.0,
     ) -> None:
         """Borrow a solver, which many problems with the same matrices may share.
+
+        Args:
+            solver: Of the matrices.
+            q: The vectors, as of ``native.QpSolver.solve``.
+            l: As ``q``.
+            u: As ``q``.
+            lb: As ``q``.
+            ub: As ``q``.
+            iterations: ADMM iterations of a step.
+            eps: Violation of a limit that counts as none, and the gap at which the problem is done.
+            offset: A constant of the cost.
 
         Raises:
             ProblemError: A vector has NaN in it, or a lower limit is above its upper one.
@@ -49,21 +62,28 @@ class QpProblem:
         """
         self.solver = solver
         self.size = float(solver.n * (solver.n + solver.m))
-        self._eps = eps
+        self.eps = eps
         self._iterations = iterations
-        self._vectors = (q, l, u, lb, ub)
+        self._certificate: dict[str, Any] | None = None
         self._low, self._high = _domain(solver, l, u, lb, ub)
-        self._start = solver.start(*self._vectors, eps=eps)
+        self._start = solver.start(q, l, u, lb, ub, eps=eps, offset=offset)
 
     def first(self) -> Iterate:
         """Zero, between the bounds."""
         return self._iterate(self._start)
 
     def first_after(self, last: Problem, iterate: Iterate) -> Iterate:
-        """The last solution, if the matrices are the same."""
+        """The last solution, if the matrices are the same and it is nearer than a cold start."""
         if not isinstance(last, QpProblem) or last.solver is not self.solver:
             return self.first()
-        return self.at(iterate.x)
+        return self._better(self.at(iterate.x))
+
+    def _better(self, warm: Iterate) -> Iterate:
+        """The warm start where it is no worse than the cold one, by what it keeps and then by energy."""
+        cold = self.first()
+        if warm.feasible == cold.feasible:
+            return warm if warm.E <= cold.E else cold
+        return warm if warm.feasible else cold
 
     def at(self, x: Floats) -> Iterate:
         """Primal and dual vectors, clipped to the bounds and to the signs that multipliers may have."""
@@ -72,13 +92,17 @@ class QpProblem:
         return self._iterate(run)
 
     def step(self, iterate: Iterate) -> Iterate:
-        """ADMM from where the iterate's run is; no energy once a certificate speaks against a solution."""
+        """ADMM from where the iterate's run is, and sometimes its exact end; a certificate has no energy."""
         run = iterate.carry.copy()
         run.advance(self._iterations)
         there = self._iterate(run)
-        if run.iterations in _CERTIFICATE_AT and there.gap > _FAR and self._certificate():
-            return there._replace(E=float("nan"))
-        return there
+        if run.iterations not in _FINISH_AT or (there.feasible and there.gap <= self.eps):
+            return there
+        status, certificate = run.finish()
+        if certificate is None:
+            return self._iterate(run) if status == "solved" else there
+        self._certificate = {"of": status, "vector": certificate.tolist()}
+        return there._replace(E=float("nan"))
 
     def answer(self, iterate: Iterate) -> tuple[Floats, Mapping[str, Any]]:
         """The primal vector float64 [n], between its bounds."""
@@ -91,23 +115,15 @@ class QpProblem:
             "iterations": run.iterations,
             "primal_residual": run.primal_residual,
             "dual_residual": run.dual_residual,
-            "certificate": self._certificate() if iterate.gap > _FAR else None,
+            "certificate": self._certificate,
         }
-
-    def _certificate(self) -> dict[str, Any] | None:
-        """Why there is no solution, looked for in bounded time; None when that is not known."""
-        found = self.solver.solve(*self._vectors, eps=self._eps, max_iter=_CERTIFICATE_ITERATIONS)
-        if found.certificate is None:
-            return None
-        return {"of": found.status, "vector": found.certificate.tolist()}
 
     def _split(self, x: Floats) -> tuple[Floats, Floats]:
         return x[: self.solver.n], x[self.solver.n :]
 
     def _iterate(self, run: native.QpRun) -> Iterate:
-        # The largest residual stands in for the gap: a duality gap says nothing while the dual is far off.
-        x, E = np.concatenate([run.x, run.y]), run.energy
-        return Iterate(x, E, run.feasible, run.primal_residual, 10.0**E, run)
+        x = np.concatenate([run.x, run.y])
+        return Iterate(x, run.energy, run.feasible, run.primal_residual, run.gap, run)
 
 
 def _domain(

@@ -15,6 +15,8 @@ from sage_edge.plugins.control_documents import example_problem, read_problem
 
 #: Standard deviation of the noise model, relative to a variable's size where that is above 1.
 JITTER = 0.01
+#: Relative gap at which a problem is done, unless its own ``eps`` is smaller.
+TOLERANCE = 1e-3
 
 
 class ControlPlugin(IRPPlugin):
@@ -23,8 +25,8 @@ class ControlPlugin(IRPPlugin):
     State space: float64 [n]: primal and dual variables of a quadratic program, or the knots of a line in
     the plane. A step is ten ADMM iterations of the one, a round of sequential convexification of the other.
     Noise model: Gaussian jitter of the variables, in their own units (metres for the knots).
-    Energy: of a quadratic program or MPC the decimal logarithm of its largest scaled residual (primal,
-    dual, duality gap), never below -16; of a line its cost over that of the first line, broken limits added.
+    Energy: of a quadratic program or MPC the decimal logarithm of the larger of its relative duality gap and
+    relative violation, never below -16; of a line its cost over that of the first line, broken limits added.
     Coherence contribution: a fall of this energy, over E_scale, times the plugin's trust weight.
     """
 
@@ -34,11 +36,11 @@ class ControlPlugin(IRPPlugin):
         state_space="qp-iterate-or-plane-trajectory",
         noise_model="gaussian-waypoint-jitter",
         energy_fn="log-residual-or-relative-cost",
-        energy_units="decades of residual, or cost over the first line's",
+        energy_units="decades of gap or violation, or cost over the first line's",
     )
     takes = DOCUMENT
     #: ``feasible`` asks for a gap of at most 0.1 % too: the first feasible iterate alone may be far off.
-    halting = native.HaltPolicy(K=3, eps=1e-4, max_steps=50, halt_when_feasible=True, gap_tolerance=1e-3)
+    halting = native.HaltPolicy(K=3, eps=1e-4, max_steps=50, halt_when_feasible=True, gap_tolerance=TOLERANCE)
     noise_sigma = JITTER
     can_rewind = False  # an iterate goes astray only when its problem has no solution
     backend = "native-cpu-fp64"
@@ -74,8 +76,8 @@ class ControlPlugin(IRPPlugin):
         return _iterate(state).feasible
 
     def gap(self, state: IRPState) -> float:
-        """The state's optimality gap."""
-        return _iterate(state).gap
+        """The state's optimality gap, so scaled that the rule's tolerance is the problem's ``eps``."""
+        return _iterate(state).gap * max(1.0, TOLERANCE / _problem(state).eps)
 
     def step(self, state: IRPState, noise_schedule: NoiseSchedule) -> IRPState:
         """One step of the problem."""

@@ -122,9 +122,25 @@ TEST("the energy of a state falls by orders of magnitude while ADMM runs") {
   const Problem problem(3, 16, 20, 20);
   QpSolver solver(problem.P.data(), problem.A.data(), problem.n, problem.m, {});
   AdmmState state = solver.start(problem.input());
-  const double first = state.residuals().energy();
+  const double first = state.standing().energy();
   state.advance(200);
-  CHECK(state.residuals().energy() < first - 3.0);
+  CHECK(state.standing().energy() < first - 3.0);
+}
+
+TEST("the exact end of a run is the solution to rounding, strictly convex or not, in any unit of cost") {
+  for (const double cost : {1e-8, 1.0, 1e8}) {
+    for (const std::size_t rank : {14, 5}) {
+      Problem problem(6, 12, 9, rank);
+      for (double& value : problem.P) value *= cost;
+      for (double& value : problem.q) value *= cost;
+      QpSolver solver(problem.P.data(), problem.A.data(), problem.n, problem.m, {});
+      AdmmState state = solver.start(problem.input());
+      state.advance(20);
+      Answer answer(problem);
+      CHECK(solver.finish(state, answer.x.data(), answer.y.data()) == QpStatus::kSolved);
+      CHECK(state.standing().energy() < -7.0);  // the shift of a P without full rank
+    }
+  }
 }
 
 TEST("a forked state goes on as the first would have, bit for bit, and leaves it alone") {

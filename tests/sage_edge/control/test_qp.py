@@ -97,6 +97,14 @@ def test_limits_that_contradict_each_other_are_certified(curvature, seed):
     assert 0.1 * y.sum() < 0
 
 
+def test_limits_that_cross_by_rounding_alone_are_no_contradiction():
+    rows = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    lower, upper = np.array([-INF, 2e-17, 5.0, 3e-17]), np.array([1e-17, INF, INF, INF])
+    found = solve_qp(np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([-3.0, 1.0]), rows, lower, upper)
+    assert found.status == "solved"
+    np.testing.assert_allclose(found.x, [0.0, 5.0], atol=1e-12)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_descent_without_end_is_certified(seed):
     P, q, A, lo, _, _, _ = problem(seed, 8, 3, rank=3, box=False)
