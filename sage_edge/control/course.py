@@ -16,6 +16,8 @@ from sage_edge.errors import InfeasibleError, ParameterError, ShapeError
 
 #: Bound of a corridor where nothing is near, metres.
 _OPEN_M = 1e3
+#: Largest limit of a vehicle, metre of a plane and weight: far beyond use, and its square is still a double.
+_LARGEST = 1e9
 #: Segments of a track's edge to either side of a knot, among which its normal meets the edge.
 _WINDOW = 20
 
@@ -38,8 +40,12 @@ class Limits:
         """Check the ranges; raises ParameterError naming the limit."""
         for name in self.__slots__:
             value = getattr(self, name)
-            if not value > 0 or (value == float("inf") and name != "curvature_1_m"):
-                raise ParameterError(f"{name}: expected a positive number, got {value}")
+            if value == float("inf") and name == "curvature_1_m":
+                continue
+            if not 1 / _LARGEST <= value <= _LARGEST:
+                raise ParameterError(
+                    f"{name}: expected a number from {1 / _LARGEST:g} to {_LARGEST:g}, got {value}"
+                )
 
 
 class Course(ABC):
@@ -123,12 +129,12 @@ class World(Course):
         start, goal = (_points(name, getattr(self, name), 2, one=True) for name in ("start", "goal"))
         obstacles = _points("obstacles", self.obstacles, 3)
         for name, value in (("robot_radius_m", self.robot_radius_m), ("bending_weight", self.bending_weight)):
-            if not 0 <= value < float("inf"):
-                raise ParameterError(f"{name}: expected 0 or more, got {value}")
+            if not 0 <= value <= _LARGEST:
+                raise ParameterError(f"{name}: expected 0 to {_LARGEST:g}, got {value}")
         if not 8 <= self.knots <= 512:
             raise ParameterError(f"knots: expected 8 to 512, got {self.knots}")
-        if not 0 < self.cell_m < float("inf"):
-            raise ParameterError(f"cell_m: expected more than 0, got {self.cell_m}")
+        if not 0 < self.cell_m <= _LARGEST:
+            raise ParameterError(f"cell_m: expected more than 0 and at most {_LARGEST:g}, got {self.cell_m}")
         if (obstacles[:, 2] < 0).any():
             raise ParameterError(f"obstacles: expected radii of 0 or more, got {obstacles[:, 2].min():g}")
         if np.hypot(*(goal - start)) < 1e-6:
@@ -140,7 +146,7 @@ class World(Course):
             depth_m = -line.clearance(np.vstack([point, point]), discs)
             if depth_m > self.tolerance_m:
                 raise InfeasibleError(
-                    f"{name}: the robot of radius {self.robot_radius_m:g} m is {depth_m:.3f} m "
+                    f"{name}: the robot of radius {self.robot_radius_m:g} m is {depth_m:.3g} m "
                     "inside an obstacle"
                 )
 
@@ -148,7 +154,7 @@ class World(Course):
         """The shortest way over a grid, rounded off.
 
         Raises:
-            InfeasibleError: There is no gap that the robot fits through.
+            InfeasibleError: No gap lets the robot through, or the grid finds none; it says which.
         """
         start, goal = np.asarray(self.start), np.asarray(self.goal)
         seed = seed_line(start, goal, self.discs, self.cell_m)
@@ -340,4 +346,6 @@ def _points(name: str, values: ArrayLike, columns: int, *, one: bool = False) ->
         raise ShapeError(f"{name}: expected {expected}, got {list(array.shape)}")
     if not np.isfinite(array).all():
         raise ShapeError(f"{name}: expected finite numbers, got NaN or infinity")
+    if (np.abs(array) > _LARGEST).any():
+        raise ParameterError(f"{name}: expected numbers up to {_LARGEST:g}, got {np.abs(array).max():g}")
     return array

@@ -87,14 +87,15 @@ class PlanProblem:
         """One round. When no step lowers the cost, the line stays and the next round is more careful."""
         here = self._local(iterate.x.reshape(-1, 2))
         reach: float = self.course.reach_segments if iterate.carry is None else iterate.carry
-        move = self._solve(here, reach)[:, None] * here.normal
+        along, promised = self._solve(here, reach)
+        move = along[:, None] * here.normal
         for share in _SHARES:
             moved = here.knots + share * move
             there = self._assess(self.course.clamp(line.respace(moved) if self.course.closed else moved))
             if there.E < iterate.E:
                 wider = min(self.course.reach_segments, 2 * share * reach)
                 return there._replace(gap=(iterate.E - there.E) / there.E, carry=wider)
-        return iterate._replace(carry=_SHARES[-1] * reach)
+        return iterate._replace(gap=promised / (iterate.E * self._scale), carry=_SHARES[-1] * reach)
 
     def motion(self, iterate: Iterate) -> Motion:
         """The motion along an iterate's line."""
@@ -138,8 +139,8 @@ class PlanProblem:
         E = float(cost) / self._scale + _INTRUSION_WEIGHT * deep_m / max(self._scale, 1.0)
         return Iterate(knots.ravel(), E, violation <= course.tolerance_m, violation)
 
-    def _solve(self, here: _Local, reach_segments: float) -> Floats:
-        """How far each knot should move along its normal, metres."""
+    def _solve(self, here: _Local, reach_segments: float) -> tuple[Floats, float]:
+        """How far each knot should move along its normal, metres, and what that should lower the cost by."""
         course, count = self.course, len(here.knots)
         low, high = course.corridor(here.knots, here.normal)
         reach = reach_segments * here.length.mean()
@@ -151,15 +152,13 @@ class PlanProblem:
             _add_length(P, q, here, course.length_weight)
         scale = 1 / P.diagonal().max()
         if not np.isfinite(course.limits.curvature_1_m):
-            free: Floats = solve_qp(scale * P, scale * q, lb=low, ub=high, eps=1e-4).x
-            return free
+            return _move(P, q, solve_qp(scale * P, scale * q, lb=low, ub=high, eps=1e-4).x)
         room = np.maximum(_AIM * course.limits.curvature_1_m, np.abs(here.bend.kappa))
         rows = np.zeros((len(room), count))
         for at, values in self._changes(here.bend, count):
             rows[np.arange(len(room)), at] = values
         lower, upper = -room - here.bend.kappa, room - here.bend.kappa
-        move: Floats = solve_qp(scale * P, scale * q, rows, lower, upper, lb=low, ub=high, eps=1e-4).x
-        return move
+        return _move(P, q, solve_qp(scale * P, scale * q, rows, lower, upper, lb=low, ub=high, eps=1e-4).x)
 
     def _bending_model(self, bend: Curvature, count: int) -> tuple[Floats, Floats]:
         """The bending as a quadratic of the moves; knots that turn too tightly are pulled to the limit."""
@@ -179,6 +178,11 @@ class PlanProblem:
         first = np.arange(len(bend.kappa)) - (1 if self.course.closed else 0)
         shares = (bend.before, bend.here, bend.after)
         return [((first + offset) % count, share) for offset, share in enumerate(shares)]
+
+
+def _move(P: Floats, q: Floats, move: Floats) -> tuple[Floats, float]:
+    """A move, and what the model says that it lowers the cost by."""
+    return move, max(0.0, -float(move @ (P @ move / 2 + q)))
 
 
 def _add_length(P: Floats, q: Floats, here: _Local, weight: float) -> None:
@@ -203,7 +207,8 @@ class Plan:
         motion: The motion itself.
         feasible: Whether it keeps every limit and obstacle to the course's tolerance.
         violation: The larger of metres inside an obstacle and excess of curvature over its limit.
-        gap: What the last round gained, relative to the cost; infinite before the first.
+        gap: What the last round gained, or hoped to gain where nothing did, relative to the cost; infinite
+            before the first.
         halt_reason: Why the rounds ended.
         energies: Of the first line and after each round.
         time_ms: From the call to the motion.

@@ -8,10 +8,15 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_edge.control import line
 from sage_edge.control.line import Floats
+from sage_edge.errors import InfeasibleError
 
-#: Largest number of grid cells; a world that needs more gets a coarser grid.
+#: Largest number of grid cells of the first search; a world that needs more gets a coarser grid.
 MAX_CELLS = 40_000
+#: How often the grid is made twice as fine where it finds no way, or only one through the middle of a disc,
+#: though there is one.
+REFINEMENTS = 2
 #: What a metre costs where the robot only just fits, against one in the open.
 _TIGHT = 3.0
 _DIAGONAL = math.sqrt(2.0)
@@ -20,6 +25,9 @@ _CLOSED = math.inf
 
 def seed_line(start: Floats, goal: Floats, discs: Floats, cell_m: float) -> Floats | None:
     """A polyline from start to goal around discs.
+
+    Where the grid finds no way, geometry decides whether there is one (see ``is_closed``): if so the grid is
+    too coarse, and is refined.
 
     Two discs that overlap leave no way between them: the grid is closed along the line that joins their
     centres. Elsewhere a cell is open if some point within it is free, so that a gap is found however
@@ -33,14 +41,78 @@ def seed_line(start: Floats, goal: Floats, discs: Floats, cell_m: float) -> Floa
 
     Returns:
         float64 [n, 2] from start to goal, or None when every way is closed.
+
+    Raises:
+        InfeasibleError: There is a way, but the finest grid is too coarse for it.
     """
     low = np.minimum(start, goal)
     high = np.maximum(start, goal)
     if len(discs):
         low = np.minimum(low, (discs[:, :2] - discs[:, 2:]).min(axis=0))
         high = np.maximum(high, (discs[:, :2] + discs[:, 2:]).max(axis=0))
-    low, high = low - 2 * cell_m, high + 2 * cell_m
-    cell_m = max(cell_m, math.sqrt(float(np.prod(high - low)) / MAX_CELLS))
+    wanted_m = cell_m
+    cell_m = max(cell_m, math.sqrt(float(np.prod(high - low + 4 * cell_m)) / MAX_CELLS))
+    least_m = float(discs[:, 2].min(initial=math.inf))
+    for refinement in range(REFINEMENTS + 1):
+        cells_m = cell_m / 2**refinement
+        seed = _way(start, goal, discs, low - 2 * cells_m, high + 2 * cells_m, cells_m)
+        # A grid that is fine for the discs knows closed from open by itself.
+        if refinement == 0 and (seed is None or cells_m > least_m) and is_closed(start, goal, discs):
+            return None
+        if seed is not None and (cells_m <= wanted_m or line.clearance(seed, discs) > -least_m / 2):
+            return seed
+    raise InfeasibleError(
+        f"goal: there is a way, but so narrow or winding that a grid of {cells_m:.3g} m is too coarse to "
+        "find it; leave out what is far away, or make the robot smaller"
+    )
+
+
+def is_closed(start: Floats, goal: Floats, discs: Floats) -> bool:
+    """Whether discs that overlap keep start and goal, which are outside of them, apart: exactly.
+
+    They do if a ring of them runs around one of both, so that the polygon through its centres crosses the
+    straight line from start to goal an odd number of times.
+
+    Args:
+        start: float64 [2].
+        goal: float64 [2].
+        discs: float64 [m, 3], x, y and radius.
+    """
+    if not len(discs):
+        return False
+    centres, radius = discs[:, :2], discs[:, 2]
+    ahead = goal - start
+    side = _cross(ahead, centres - start) >= 0
+    parity = np.full(len(discs), -1)
+    for root in range(len(discs)):
+        if parity[root] >= 0:
+            continue
+        parity[root] = 0
+        waiting = [root]
+        while waiting:
+            here = waiting.pop()
+            to = centres - centres[here]
+            touching = np.hypot(to[:, 0], to[:, 1]) < radius + radius[here]
+            beyond = _cross(to, start - centres[here]) >= 0, _cross(to, goal - centres[here]) >= 0
+            crosses = (side != side[here]) & (beyond[0] != beyond[1])
+            reached = parity[here] ^ crosses
+            if np.any(touching & (parity >= 0) & (parity != reached)):
+                return True
+            fresh = np.flatnonzero(touching & (parity < 0))
+            parity[fresh] = reached[fresh]
+            waiting.extend(fresh.tolist())
+    return False
+
+
+def _cross(a: Floats, b: Floats) -> Floats:
+    product: Floats = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    return product
+
+
+def _way(
+    start: Floats, goal: Floats, discs: Floats, low: Floats, high: Floats, cell_m: float
+) -> Floats | None:
+    """What a grid of these cells over the rectangle from low to high finds."""
     shape = np.ceil((high - low) / cell_m).astype(int) + 1
     cost = _cost(discs, low, cell_m, (int(shape[0]), int(shape[1])))
     first, last = (np.rint((point - low) / cell_m).astype(int) for point in (start, goal))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sage_edge.control.search import seed_line
+from sage_edge.control.search import is_closed, seed_line
+from sage_edge.errors import InfeasibleError
 
 
 def length(points):
@@ -39,3 +40,43 @@ def test_a_gap_that_is_closed_is_not_passed():
 def test_an_open_plane_is_crossed_by_a_shortest_way_over_eight_neighbours():
     start, goal = np.array([0.0, 0.0]), np.array([3.0, 1.0])
     assert length(seed_line(start, goal, np.zeros((0, 3)), 0.1)) == pytest.approx(2 + np.sqrt(2), rel=0.03)
+
+
+def ring_of_discs(open_m, radius=3.0, count=30, far=False):
+    """Discs around the origin that overlap, but for one gap; perhaps one far away, for a coarse grid."""
+    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)[1:]
+    half = radius * np.sin(np.pi / count) * 1.2
+    ring = np.column_stack([radius * np.cos(angle), radius * np.sin(angle), np.full(count - 1, half)])
+    post = (np.linalg.norm(ring[0, :2] - ring[-1, :2]) - open_m) / 2
+    ring[[0, -1], 2] = max(post, 0.01)
+    return np.vstack([ring, [[100.0, 100.0, 1.0]]]) if far else ring
+
+
+@pytest.mark.parametrize("open_m", [-0.01, -1e-9, 1e-9, 0.01, 0.3])
+@pytest.mark.parametrize("turn", np.linspace(0, 2 * np.pi, 7))
+def test_a_ring_is_closed_to_the_bit_whichever_way_it_lies(open_m, turn):
+    cosine, sine = np.cos(turn), np.sin(turn)
+    discs = ring_of_discs(open_m)
+    discs[:, :2] = discs[:, :2] @ np.array([[cosine, sine], [-sine, cosine]])
+    inside, outside = np.array([0.1, -0.2]), np.array([9.0, 1.0])
+    assert is_closed(inside, outside, discs) == (open_m < 0)
+    assert is_closed(outside, inside, discs) == (open_m < 0)
+    assert not is_closed(inside, -inside, discs)
+    assert not is_closed(outside, -outside, discs)
+
+
+@pytest.mark.parametrize("open_m", [0.02, 0.3])
+def test_a_grid_that_is_too_coarse_is_refined_until_the_way_is_found(open_m):
+    discs = ring_of_discs(open_m, far=True)
+    way = seed_line(np.zeros(2), np.array([9.0, 1.0]), discs, 2.0)
+    assert way is not None
+    crossing = way[np.argmin(np.abs(np.linalg.norm(way, axis=1) - 3.0))]
+    assert np.linalg.norm(crossing - [3.0, 0.0]) < 2.0
+
+
+def test_a_way_that_no_grid_finds_is_told_from_no_way():
+    start, goal = np.zeros(2), np.array([9.0, 1.0])
+    far = np.array([[1e5, 1e5, 1.0]])
+    assert seed_line(start, goal, np.vstack([ring_of_discs(-0.01), far]), 0.1) is None
+    with pytest.raises(InfeasibleError, match=r"there is a way, .* too coarse"):
+        seed_line(start, goal, np.vstack([ring_of_discs(0.01), far]), 0.1)
