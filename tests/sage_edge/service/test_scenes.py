@@ -151,7 +151,7 @@ def test_a_frame_and_a_problem_share_a_scene(vision, nuclei_bytes):
         ).json()
     assert [result["plugin"] for result in scene["results"]] == ["vision", "control"]
     solution = np.frombuffer(base64.b64decode(scene["results"][1]["answer"]["base64"]))
-    np.testing.assert_allclose(solution, [1, 1], atol=1e-3)  # the problem's own tolerance
+    assert solution @ solution - np.array([2.0, 4.0]) @ solution == pytest.approx(-4.0, rel=1e-3)  # its gap
 
 
 # What is no scene
