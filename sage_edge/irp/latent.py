@@ -197,8 +197,13 @@ ONE_STATE = (
 
 def is_overridden(plugin: IRPPlugin, method: str) -> bool:
     """Whether a plugin has a method of its own, neither the contract's default nor the derived one."""
-    own = getattr(type(plugin), method)
-    return own is not getattr(IRPPlugin, method) and own is not getattr(LatentPlugin, method)
+    return differs(plugin, method, IRPPlugin) and differs(plugin, method, LatentPlugin)
+
+
+def differs(plugin: IRPPlugin, method: str, kind: type) -> bool:
+    """Whether a method is not that of ``kind``, be it the plugin's class's or set on the plugin itself."""
+    own = getattr(plugin, method)
+    return getattr(own, "__func__", own) is not getattr(kind, method)
 
 
 def overridden(plugin: LatentPlugin) -> list[str]:

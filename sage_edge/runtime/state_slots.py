@@ -15,7 +15,7 @@ from sage_edge.errors import SageError
 from sage_edge.irp import Answer, IRPPlugin, IRPState, TaskContext
 from sage_edge.irp.extras import extras_of
 from sage_edge.irp.guard import answer_of, calling, failure, number_of, reason_of, state_of
-from sage_edge.irp.latent import is_overridden
+from sage_edge.irp.latent import differs, is_overridden
 from sage_edge.runtime.refiner import Job
 from sage_edge.runtime.slots import Annotate, First, Restored
 from sage_edge.runtime.streams import Streams
@@ -77,9 +77,9 @@ class StateSlots:
         self._streams: Streams[_Left] = Streams(KEPT_STREAMS)
         self._decides = is_overridden(plugin, "halt")
         self._reports = is_overridden(plugin, "emit_telemetry")
-        kind = type(plugin)
-        self._projects = kind.project is not IRPPlugin.project
-        self._bounds = kind.feasible is not IRPPlugin.feasible or kind.gap is not IRPPlugin.gap
+        # Not ``is_overridden``: what a LatentPlugin derives counts here.
+        self._projects = differs(plugin, "project", IRPPlugin)
+        self._bounds = differs(plugin, "feasible", IRPPlugin) or differs(plugin, "gap", IRPPlugin)
         #: The method that is being called, for the error that it may raise.
         self._at = ""
 

@@ -77,6 +77,15 @@ def test_every_override_is_called_once_for_each_state_and_obeyed():
     )
 
 
+@pytest.mark.parametrize("method", ["project", "feasible", "gap", "halt", "emit_telemetry"])
+def test_a_method_that_is_set_on_the_plugin_itself_is_obeyed(method):
+    plugin, asked = Halving(), []
+    default = getattr(plugin, method)
+    setattr(plugin, method, lambda *args: asked.append(method) or default(*args))
+    [done] = Bench(plugin).run(*jobs(plugin, [1.0])).values()
+    assert len(asked) == done.summary.step_idx + 1
+
+
 def test_the_limits_of_a_request_hold_whatever_halt_says():
     plugin = Counting()
     (done,) = Bench(plugin).run(Job(0, np.full(4, 9.0), plugin.halting.replace(max_steps=2))).values()
