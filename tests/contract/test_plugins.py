@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from sage_edge import LatentPlugin, native, refine
+from sage_edge import native, refine
 from sage_edge.control import PlanProblem
 from sage_edge.plugins.check import check
 from sage_edge.plugins.control import ControlPlugin
@@ -84,11 +84,10 @@ def test_the_answer_is_decoded_from_the_lowest_energy_state(case):
             np.testing.assert_allclose(done.answer.array, expected.array, rtol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["quadratic", "vision"], indirect=True)
 def test_a_latent_plugin_is_refined_alike_one_state_at_a_time(case, monkeypatch):
     """Overriding a method of the one-state contract changes the way, and nothing else."""
     plugin, inputs = case
-    if not isinstance(plugin, LatentPlugin):
-        pytest.skip("is refined one state at a time already")
     together, _ = run_in_slots(plugin, inputs, slots=3)
     kind = type(plugin)
     monkeypatch.setattr(kind, "gap", lambda self, state: 0.0)
