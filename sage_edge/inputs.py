@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 import zipfile
 from abc import ABC, abstractmethod
@@ -14,6 +13,7 @@ from reprlib import repr as shown
 from typing import Any, ClassVar
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from sage_edge.errors import FrameError, FrameTooLargeError, InputError, ShapeError
@@ -261,7 +261,7 @@ TEXT = TextKind()
 
 
 def parse_json(content: bytes | str, name: str, error: type[InputError] = FrameError) -> Any:
-    """The value of a JSON text.
+    """The value of a JSON text (RFC 8259): numbers that a float64 has, whole pairs of surrogates.
 
     Args:
         content: The text, in UTF-8 where it is bytes.
@@ -272,8 +272,8 @@ def parse_json(content: bytes | str, name: str, error: type[InputError] = FrameE
         InputError: It is not valid JSON.
     """
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as exc:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as exc:
         raise error(f"{name}: not valid JSON: {exc}") from exc
 
 

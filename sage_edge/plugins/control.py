@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import orjson
 
 from sage_edge import native
 from sage_edge.control import Iterate, Problem
@@ -120,6 +121,8 @@ def _answer(problem: Problem, iterate: Iterate) -> Answer:
         "kind": problem.kind,
         "feasible": iterate.feasible,
         "violation": iterate.violation,
-        "gap": iterate.gap if np.isfinite(iterate.gap) else None,
+        "gap": iterate.gap,
+        **details,
     }
-    return Answer(array, details=said | dict(details))
+    said = orjson.loads(orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY))  # null for what overflowed
+    return Answer(array, details=said)

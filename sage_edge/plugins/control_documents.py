@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from reprlib import repr as shown
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def _array(name: str, value: Any, dimensions: int, most: int = MAX_SIZE) -> Floa
     """A contiguous float64 array; null in a list stands for no limit, and becomes NaN."""
     try:
         array = np.ascontiguousarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, OverflowError) as exc:
         raise ShapeError(f"{name}: expected numbers in {dimensions} dimensions: {exc}") from exc
     if array.ndim != dimensions or max(array.shape) > most:
         raise ShapeError(
@@ -81,8 +82,11 @@ def _limit(name: str, values: Document, missing: float) -> Floats | None:
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ParameterError(f"{name}: expected a number, got {value!r}")
-    return float(value)
+        raise ParameterError(f"{name}: expected a number, got {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError as exc:
+        raise ParameterError(f"{name}: expected a number that a float64 has, got {shown(value)}") from exc
 
 
 def _count(name: str, value: Any, most: int) -> int:

@@ -179,7 +179,22 @@ def test_a_document_that_cannot_be_used_is_refused_with_what_is_wrong(plugin, do
 
 
 def test_any_value_in_any_place_gives_a_problem_or_an_input_error(plugin):
-    odd = [None, True, -1, 1e308, float("nan"), "x", [], {}, [None], [[]], [["a"]], [[1.0], [2.0, 3.0]]]
+    odd = [
+        None,
+        True,
+        -1,
+        10**400,
+        [10**400],
+        1e308,
+        float("nan"),
+        "x",
+        [],
+        {},
+        [None],
+        [[]],
+        [["a"]],
+        [[1.0], [2.0, 3.0]],
+    ]
     for document in (QP, MPC, PLAN, TRACK):
         for name in document:
             for value in odd:

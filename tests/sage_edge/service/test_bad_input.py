@@ -395,7 +395,9 @@ B64 = base64.b64encode(JPEG).decode()
         (b'{"frame": {"base64": "aGk=", "shap": [1]}}', "'shap'"),
         (b'{"frame": {"base64": "aGk="}, "budgets": {}}', "'budgets'"),
         (b'{"frame": {"base64": "aGk="}, "budget": null}', "frame and budget"),
-        (b'{"frame": {"base64": "aGk="}, "\\ud800": 1}', "frame and budget"),
+        (b'{"frame": {"base64": "aGk="}, "\\ud800": 1}', "surrogate"),
+        (b'{"frame": {"base64": "aGk="}, "budget": {"atp": ' + b"9" * 400 + b"}}", "infinity"),
+        (b'{"frame": {"base64": "aGk="}, "budget": {"atp": NaN}}', "not valid JSON"),
     ],
 )
 def test_a_json_body_that_holds_no_frame_is_refused(service, content, words):
@@ -423,7 +425,7 @@ def test_a_tensor_in_json_that_does_not_fit_is_refused(service, frame, words):
 
 def test_a_name_that_is_no_unicode_is_refused(service):
     body = b'{"frame": {"base64": "%s"}, "budget": {"\\ud800": 1}}' % B64.encode()
-    assert_refused(service.client.post(VISION, content=body, headers=JSON), 422, "bad_parameter")
+    assert_refused(service.client.post(VISION, content=body, headers=JSON), 422, "bad_frame", "surrogate")
 
 
 UPLOAD = b'; name="frame"; filename="a.jpg"'

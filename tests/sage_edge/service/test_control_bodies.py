@@ -7,6 +7,7 @@ import json
 import zipfile
 
 import numpy as np
+import orjson
 import pytest
 
 from sage_edge import Settings
@@ -131,3 +132,23 @@ def test_a_plugin_that_takes_frames_refuses_a_problem(control):
     message = reply.json()["error"]["message"]
     assert message.startswith('body: expected {"frame": {"base64": ')
     assert message.endswith("got the keys ['problem']")
+
+
+@pytest.mark.parametrize("name", ["P", "q", "A", "l", "u", "lb", "ub", "eps"])
+@pytest.mark.parametrize(
+    "number", ["9" * 400, "1e308", "-1e308", "1e309", "NaN", "-Infinity", '"\\ud800"', "null"]
+)
+@pytest.mark.parametrize("around", ["{}", "[{}]", "[[{}]]"])
+def test_no_number_in_a_problem_is_a_defect_of_the_service(control, name, number, around):
+    problem = f'{{"kind": "qp", "P": [[1]], "q": [1], "A": [[1]], "{name}": {around.format(number)}}}'
+    body = f'{{"problem": {problem}, "budget": {{"max_steps": 3}}}}'
+    reply = control.post("/v1/refine/control", content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code in (200, 422)
+    orjson.loads(reply.content)  # which knows neither NaN nor infinity
+
+
+def test_what_overflows_in_an_answer_is_null(control):
+    problem = {"kind": "qp", "P": [[1.0]], "q": [1.0], "lb": [1e308]}
+    answer = control.post("/v1/refine/control", json={"problem": problem}).json()["answer"]
+    assert answer["x"] == [1e308]
+    assert answer["objective"] is None

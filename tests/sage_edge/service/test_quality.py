@@ -97,7 +97,7 @@ def test_nothing_that_is_needed_may_be_missing(service, missing):
         (b"{", {"Content-Type": "application/json"}, 422, "bad_input"),
         (b"", {"Content-Type": "application/json"}, 422, "bad_input"),
         (b"[]", {"Content-Type": "application/json"}, 422, "bad_parameter"),
-        (b'{"quality": NaN}', {"Content-Type": "application/json"}, 422, "bad_parameter"),
+        (b'{"quality": NaN}', {"Content-Type": "application/json"}, 422, "bad_input"),
         (b"{}", {"Content-Type": "text/plain"}, 415, "unsupported_media_type"),
         (b" " * (9 << 20), {"Content-Type": "application/json"}, 413, "frame_too_large"),
     ],
