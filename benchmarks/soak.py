@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -57,10 +58,14 @@ class Load:
             thread.join()
 
 
-def start(port: int, telemetry: str, plugins: Sequence[str] = ("vision",)) -> subprocess.Popen[bytes]:
-    """The service, ready."""
+def start(
+    port: int, telemetry: str, plugins: Sequence[str] = ("vision",), log: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    """The service, ready; its warnings go to ``log``, or where ours go."""
     command = [sys.executable, "-m", "sage_edge", "serve", "--port", str(port), "--telemetry-dir", telemetry]
-    server = subprocess.Popen([*command, "--log-level", "warning", "--plugins", ",".join(plugins)])
+    server = subprocess.Popen(
+        [*command, "--log-level", "warning", "--plugins", ",".join(plugins)], stderr=log
+    )
     while server.poll() is None:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
