@@ -10,7 +10,7 @@ import numpy as np
 
 from sage_edge.errors import PluginError
 from sage_edge.irp.engine import Engine, Float32
-from sage_edge.irp.guard import calling, float32_of, is_plain_float32
+from sage_edge.irp.guard import calling, float32_of, is_plain_float32, state_of
 from sage_edge.irp.plugin import IRPPlugin, StateKind
 from sage_edge.irp.schedule import NoiseSchedule
 from sage_edge.irp.state import Answer, IRPState, TaskContext
@@ -76,7 +76,8 @@ class LatentPlugin(IRPPlugin):
     ``encode``, ``advance`` and ``energies`` are to be written, with a batch axis; ``answers`` may be. The
     one-state contract is derived from them, so that the algorithm is written once: many requests are stepped
     together on the host, and on the GPU where ``step_engine`` can be bound there. A class that overrides a
-    method of the one-state contract (ONE_STATE) is obeyed, and then refined one state at a time.
+    method of the one-state contract (ONE_STATE) is obeyed, and then refined one state at a time; a noise
+    model of its own, ``perturb``, is obeyed either way.
 
     What these methods return is converted to float32 in C order; another shape is an error that names it.
 
@@ -189,7 +190,6 @@ ONE_STATE = (
     "feasible",
     "gap",
     "halt",
-    "perturb",
     "decode",
     "emit_telemetry",
 )
@@ -236,8 +236,7 @@ def begin(plugin: LatentPlugin, starts: Sequence[Start]) -> Begun:
     for row, (_, seed, earlier) in enumerate(starts):
         context = {name: array[row : row + 1] for name, array in encoded.context.items()}
         if seed is not None:
-            noisy = plugin.perturb(IRPState(z[row]), plugin.noise_sigma, np.random.default_rng(seed))
-            z[row] = np.clip(noisy.x, np.float32(plugin.lo), np.float32(plugin.hi))
+            z[row] = _noisy(plugin, encoded, row, starts[row].x0, seed)
             terms[row] = energies_of(plugin, z[row : row + 1], context)[0]
         elif earlier is not None:
             with calling(plugin.name, "carry_over"):
@@ -248,6 +247,17 @@ def begin(plugin: LatentPlugin, starts: Sequence[Start]) -> Begun:
             if terms[row].mean(dtype=np.float64) > there.mean(dtype=np.float64):
                 z[row], terms[row], firsts[row] = carried.z, there, carried.first
     return Begun(Encoded(z, encoded.context, terms), firsts)
+
+
+def _noisy(plugin: LatentPlugin, encoded: Encoded, row: int, x0: Any, seed: int) -> Float32:
+    """One first state with noise of the plugin's noise model."""
+    meta = {name: array[row] for name, array in encoded.context.items()}
+    state = IRPState(encoded.z[row], 0, {**meta, "x0": x0, "first": encoded.z[row]})
+    with calling(plugin.name, "perturb"):
+        noisy = plugin.perturb(state, plugin.noise_sigma, np.random.default_rng(seed))
+        noisy = state_of(noisy, plugin.name, "perturb", 0)
+    z = float32_of(noisy.x, plugin.name, "perturb", "x", plugin.state_shape)
+    return np.clip(z, np.float32(plugin.lo), np.float32(plugin.hi))
 
 
 def encode_of(plugin: LatentPlugin, inputs: Sequence[Any]) -> Encoded:
