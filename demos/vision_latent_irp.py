@@ -24,12 +24,14 @@ from sage_edge import Budget, Settings, open_hrm
 from sage_edge.evaluation import find_labelled, measure
 
 HERE = Path(__file__).parent
+#: What has to hold of the early stop: compute saved, and points of mIoU that it may lose.
+SAVED, LOST = 2.0, 1.0
 #: Thresholds of the early stop that the figure's curve goes through.
 EPS = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 
 
 def main() -> int:
-    """Returns the exit code: 1 when a record of the telemetry is not valid."""
+    """Returns the exit code: 1 when what has to hold does not, or a record of the telemetry is not valid."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,9 +55,13 @@ def main() -> int:
         adaptive = [measure(hrm, frames, Budget(eps=eps)) for eps in EPS]
         default = measure(hrm, frames, Budget())
     show(options, len(frames), fixed, default)
+    holds = judge(fixed[-1], default)
     draw(fixed, adaptive, default, energies_of_full_runs(journal, last), options.out)
     print(f"\ntelemetry: {journal}", flush=True)
-    return subprocess.call([sys.executable, "-m", "sage_edge", "telemetry", "validate", str(journal)])
+    is_valid = (
+        subprocess.call([sys.executable, "-m", "sage_edge", "telemetry", "validate", str(journal)]) == 0
+    )
+    return 0 if holds and is_valid else 1
 
 
 def show(options: argparse.Namespace, count: int, fixed: list[Any], default: dict[str, Any]) -> None:
@@ -69,6 +75,20 @@ def show(options: argparse.Namespace, count: int, fixed: list[Any], default: dic
             f"{full['mean_macs'] / run['mean_macs']:12.2f}x  {run['mIoU']:.3f}  "
             f"{100 * (full['mIoU'] - run['mIoU']):11.2f}  {run['refine_ms_median']:8.1f}"
         )
+
+
+def judge(full: dict[str, Any], default: dict[str, Any]) -> bool:
+    """Whether the early stop saves enough and loses little enough; says so."""
+    saved = full["mean_macs"] / default["mean_macs"]
+    lost = 100 * (full["mIoU"] - default["mIoU"])
+    checks = {
+        f"compute saved {saved:.2f}x, at least {SAVED}x": saved >= SAVED,
+        f"points lost {lost:.2f}, at most {LOST}": lost <= LOST,
+    }
+    print("\nacceptance:")
+    for said, holds in checks.items():
+        print(f"  {'holds' if holds else 'FAILS'}: {said}")
+    return all(checks.values())
 
 
 def at_steps(fixed: list[Any], steps: float) -> dict[str, float]:
