@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['HaltPolicy', 'Horizon', 'QpRun', 'QpSolution', 'QpSolutions', 'QpSolver', 'Ring', 'RingReader', 'SlotTable', 'ThreadPool', 'advance_many', 'halt_reason', 'halt_reasons', 'latent_step', 'observe', 'record_dtype', 'solve_qp', 'trust_statistics']
+__all__: list[str] = ['HaltPolicy', 'Horizon', 'QpRun', 'QpSolution', 'QpSolutions', 'QpSolver', 'Ring', 'RingReader', 'SlotTable', 'ThreadPool', 'advance_many', 'halt_reason', 'halt_reasons', 'latent_step', 'record_dtype', 'solve_qp', 'trust_statistics']
 class HaltPolicy:
     """
     When a run stops. Immutable; energies are compared as E_norm = E / E_scale.
@@ -237,6 +237,28 @@ class SlotTable:
     def energies(self) -> numpy.typing.NDArray[numpy.float64]:
         """
         float64 [live], the energy of each live run's current state.
+        """
+    def observe(self, slot: typing.SupportsInt | typing.SupportsIndex, E: typing.SupportsFloat | typing.SupportsIndex, *, now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, charge_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, feasible: bool = True, gap: typing.SupportsFloat | typing.SupportsIndex = 0.0, halt: typing.SupportsInt | typing.SupportsIndex = 0) -> str | None:
+        """
+        Hands a run its next state, and publishes that.
+        
+        Args:
+            slot: Of the run.
+            E: Energy of the state.
+            now_ns: Monotonic time.
+            margin_ns: Time that another step and finishing the answer take, >= 0.
+            charge_us: Compute that led to the state, microseconds, >= 0.
+            feasible: Whether the state is.
+            gap: Its optimality gap.
+            halt: Code of the halt reason with which the plugin ends the run here; 0: it leaves that to the policy. A state that
+                has diverged ends its run as "diverged" all the same, but there is no rewind from a state at which the plugin
+                ends the run.
+        
+        Returns:
+            Why the run has ended with it, or None.
+        
+        Raises:
+            ConfigError: The run has ended already, margin_ns or charge_us is negative, or `halt` no code.
         """
     def remove(self, slot: typing.SupportsInt | typing.SupportsIndex) -> int:
         """
@@ -647,31 +669,6 @@ def latent_step(slots: SlotTable, z: numpy.typing.NDArray[numpy.float32], delta:
     Raises:
         ShapeError: An array has the wrong shape, dtype or layout, or two share memory.
         ConfigError: A number is out of range.
-    """
-def observe(slots: SlotTable, energies: numpy.typing.NDArray[numpy.float64], *, residuals: numpy.typing.NDArray[numpy.float64] | None = None, feasible: numpy.typing.NDArray[numpy.uint8] | None = None, gap: numpy.typing.NDArray[numpy.float64] | None = None, halt: numpy.typing.NDArray[numpy.uint8] | None = None, now_ns: typing.SupportsInt | typing.SupportsIndex, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0, tick_us: typing.SupportsFloat | typing.SupportsIndex = 0.0) -> numpy.typing.NDArray[numpy.uint8]:
-    """
-    Hands the next states of every running run to its slot, which decides and publishes a record.
-    
-    Args:
-        slots: The runs; each running one is charged an equal share of tick_us.
-        energies: float64 [live].
-        residuals: float64 [live], relative sizes of the last step; None: NaN.
-        feasible: uint8 [live]; None: all feasible.
-        gap: float64 [live], optimality gaps; None: all 0.
-        halt: uint8 [live], codes of the halt reasons with which the plugin ends runs at their new state; 0, and None for
-            all: it leaves that to the policy. A state that has diverged ends its run as "diverged" all the same, but there
-            is no rewind from a state at which the plugin ends the run.
-        now_ns: Monotonic time of the new states.
-        margin_ns: Time that finishing an answer takes, >= 0.
-        tick_us: What this tick cost, microseconds, >= 0.
-    
-    Returns:
-        uint8 [live], the halt reason code of each slot (an index into HALT_REASONS; 0: running). Runs that had ended before
-        are left as they are.
-    
-    Raises:
-        ShapeError: An array has the wrong shape, dtype or layout.
-        ConfigError: margin_ns or tick_us is negative, or `halt` has a number that is no code.
     """
 def record_dtype() -> numpy.dtype[numpy.void]:
     """

@@ -24,7 +24,6 @@ try:
         advance_many,
         halt_reason,
         latent_step,
-        observe,
         solve_qp,
     )
 except ModuleNotFoundError as exc:
@@ -64,7 +63,6 @@ __all__ = [
     "device_count",
     "halt_reason",
     "latent_step",
-    "observe",
     "solve_qp",
     "trust_statistics",
 ]

@@ -17,61 +17,34 @@ namespace sage::bindings {
 
 namespace {
 
+Observation observation(double E, std::int64_t now_ns, std::int64_t margin_ns, double charge_us,
+                        bool feasible, double gap, std::int64_t halt) {
+  require_not_negative(margin_ns, "margin_ns");
+  require_not_negative(charge_us, "charge_us");
+  Observation seen{E};
+  seen.feasible = feasible;
+  seen.gap = gap;
+  seen.now_ns = now_ns;
+  seen.margin_ns = margin_ns;
+  seen.charge_us = charge_us;
+  seen.decided = parse_code(halt);
+  return seen;
+}
+
 std::tuple<std::size_t, std::optional<std::string>> admit(SlotTable& slots, std::uint64_t run_id,
                                                           const HaltPolicy& policy, double E0,
                                                           std::int64_t now_ns, std::int64_t margin_ns,
                                                           double charge_us, bool feasible, double gap,
                                                           std::uint8_t branch, std::int64_t halt) {
-  require_not_negative(margin_ns, "margin_ns");
-  require_not_negative(charge_us, "charge_us");
-  Observation first{E0};
-  first.feasible = feasible;
-  first.gap = gap;
-  first.now_ns = now_ns;
-  first.margin_ns = margin_ns;
-  first.charge_us = charge_us;
-  first.decided = parse_code(halt);
+  const Observation first = observation(E0, now_ns, margin_ns, charge_us, feasible, gap, halt);
   const std::size_t slot = slots.admit(run_id, policy, branch, first);
   return {slot, wire_name(slots.run(slot).halt_reason())};
 }
 
-/// A value for each live slot; null where there is none.
-template <class T>
-const T* values_of(const std::optional<Array<T>>& array, const char* name, const Axis& live) {
-  if (!array) return nullptr;
-  require_array(*array, name, {live});
-  return data(*array);
-}
-
-std::vector<HaltReason> decisions_of(const std::optional<Array<std::uint8_t>>& halt, const Axis& live) {
-  std::vector<HaltReason> reasons;
-  const std::uint8_t* codes = values_of(halt, "halt", live);
-  if (codes != nullptr) std::transform(codes, codes + live.length, std::back_inserter(reasons), parse_code);
-  return reasons;
-}
-
-Array<std::uint8_t> observe(SlotTable& slots, const Array<double>& energies,
-                            const std::optional<Array<double>>& residuals,
-                            const std::optional<Array<std::uint8_t>>& feasible,
-                            const std::optional<Array<double>>& gap,
-                            const std::optional<Array<std::uint8_t>>& halt, std::int64_t now_ns,
-                            std::int64_t margin_ns, double tick_us) {
-  const Axis live{static_cast<py::ssize_t>(slots.live())};
-  require_array(energies, "energies", {live});
-  LiveStates states{data(energies)};
-  states.residual = values_of(residuals, "residuals", live);
-  states.feasible = values_of(feasible, "feasible", live);
-  states.gap = values_of(gap, "gap", live);
-  const std::vector<HaltReason> decided = decisions_of(halt, live);
-  states.decided = halt ? decided.data() : nullptr;
-  require_not_negative(margin_ns, "margin_ns");
-  require_not_negative(tick_us, "tick_us");
-  states.now_ns = now_ns;
-  states.margin_ns = margin_ns;
-  states.tick_us = tick_us;
-  Array<std::uint8_t> reasons(py::dtype::of<std::uint8_t>(), live.length);
-  slots.observe(states, static_cast<HaltReason*>(reasons.mutable_data()));
-  return reasons;
+std::optional<std::string> observe(SlotTable& slots, std::size_t slot, double E, std::int64_t now_ns,
+                                   std::int64_t margin_ns, double charge_us, bool feasible, double gap,
+                                   std::int64_t halt) {
+  return wire_name(slots.observe(slot, observation(E, now_ns, margin_ns, charge_us, feasible, gap, halt)));
 }
 
 /// One value of each live run, in order of the slots.
@@ -132,6 +105,28 @@ Returns:
 Raises:
     CapacityError: Every slot is live.
     ConfigError: margin_ns or charge_us is negative, or `halt` no code.)")
+      .def("observe", &observe, py::arg("slot"), py::arg("E"), py::kw_only(), py::arg("now_ns"),
+           py::arg("margin_ns") = 0, py::arg("charge_us") = 0.0, py::arg("feasible") = true,
+           py::arg("gap") = 0.0, py::arg("halt") = 0,
+           R"(Hands a run its next state, and publishes that.
+
+Args:
+    slot: Of the run.
+    E: Energy of the state.
+    now_ns: Monotonic time.
+    margin_ns: Time that another step and finishing the answer take, >= 0.
+    charge_us: Compute that led to the state, microseconds, >= 0.
+    feasible: Whether the state is.
+    gap: Its optimality gap.
+    halt: Code of the halt reason with which the plugin ends the run here; 0: it leaves that to the policy. A state that
+        has diverged ends its run as "diverged" all the same, but there is no rewind from a state at which the plugin
+        ends the run.
+
+Returns:
+    Why the run has ended with it, or None.
+
+Raises:
+    ConfigError: The run has ended already, margin_ns or charge_us is negative, or `halt` no code.)")
       .def(
           "close",
           [](SlotTable& slots, std::size_t slot, const std::string& reason, std::int64_t now_ns) {
@@ -191,33 +186,6 @@ Returns:
           "summary_fields",
           [](const SlotTable& slots, std::size_t slot) { return summary_fields(slots.run(slot)); },
           py::arg("slot"), "The run in a slot, as the fields of sage_edge.native.RunSummary.");
-
-  module.def("observe", &observe, py::arg("slots"), py::arg("energies"), py::kw_only(),
-             py::arg("residuals") = py::none(), py::arg("feasible") = py::none(), py::arg("gap") = py::none(),
-             py::arg("halt") = py::none(), py::arg("now_ns"), py::arg("margin_ns") = 0,
-             py::arg("tick_us") = 0.0,
-             R"(Hands the next states of every running run to its slot, which decides and publishes a record.
-
-Args:
-    slots: The runs; each running one is charged an equal share of tick_us.
-    energies: float64 [live].
-    residuals: float64 [live], relative sizes of the last step; None: NaN.
-    feasible: uint8 [live]; None: all feasible.
-    gap: float64 [live], optimality gaps; None: all 0.
-    halt: uint8 [live], codes of the halt reasons with which the plugin ends runs at their new state; 0, and None for
-        all: it leaves that to the policy. A state that has diverged ends its run as "diverged" all the same, but there
-        is no rewind from a state at which the plugin ends the run.
-    now_ns: Monotonic time of the new states.
-    margin_ns: Time that finishing an answer takes, >= 0.
-    tick_us: What this tick cost, microseconds, >= 0.
-
-Returns:
-    uint8 [live], the halt reason code of each slot (an index into HALT_REASONS; 0: running). Runs that had ended before
-    are left as they are.
-
-Raises:
-    ShapeError: An array has the wrong shape, dtype or layout.
-    ConfigError: margin_ns or tick_us is negative, or `halt` has a number that is no code.)");
 }
 
 }  // namespace sage::bindings

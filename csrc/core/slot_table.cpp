@@ -7,22 +7,6 @@
 
 namespace sage {
 
-namespace {
-
-/// What a run in `slot` is shown; the charge is up to the caller.
-Observation of_slot(const LiveStates& states, std::size_t slot) {
-  Observation seen{states.E[slot]};
-  if (states.residual != nullptr) seen.residual = states.residual[slot];
-  if (states.feasible != nullptr) seen.feasible = states.feasible[slot] != 0;
-  if (states.gap != nullptr) seen.gap = states.gap[slot];
-  if (states.decided != nullptr) seen.decided = states.decided[slot];
-  seen.now_ns = states.now_ns;
-  seen.margin_ns = states.margin_ns;
-  return seen;
-}
-
-}  // namespace
-
 SlotTable::SlotTable(std::size_t capacity, RingWriter& ring, std::uint8_t plugin)
     : runs_(capacity), ring_(ring), plugin_(plugin) {
   if (capacity == 0) throw ConfigError("slot table capacity: expected at least 1, got 0");
@@ -40,23 +24,10 @@ std::size_t SlotTable::admit(std::uint64_t run_id, const HaltPolicy& policy, std
 }
 
 HaltReason SlotTable::observe(std::size_t slot, const Observation& state) {
-  Run& run = runs_[live_index(slot)];
+  Run& run = running(slot);
   const HaltReason reason = run.observe(state);
   ring_.push(run.record(state.now_ns));
   return reason;
-}
-
-void SlotTable::observe(const LiveStates& states, HaltReason* reasons) {
-  std::size_t running = 0;
-  for (std::size_t slot = 0; slot < live_; ++slot) running += runs_[slot].running() ? 1U : 0U;
-  for (std::size_t slot = 0; slot < live_; ++slot) {
-    if (runs_[slot].running()) {
-      Observation seen = of_slot(states, slot);
-      seen.charge_us = states.tick_us / static_cast<double>(running);
-      observe(slot, seen);
-    }
-    reasons[slot] = runs_[slot].halt_reason();
-  }
 }
 
 void SlotTable::rewind(std::size_t slot, double E, bool feasible, std::uint8_t branch, std::int64_t now_ns) {
@@ -74,11 +45,7 @@ bool SlotTable::set_budget(std::size_t slot, double budget_us) {
 }
 
 void SlotTable::close(std::size_t slot, HaltReason reason, std::int64_t now_ns) {
-  Run& run = runs_[live_index(slot)];
-  if (!run.running()) {
-    throw ConfigError("slot " + std::to_string(slot) + ": its run has ended already (" +
-                      kHaltReasonNames[static_cast<std::size_t>(run.halt_reason())] + "); remove it");
-  }
+  Run& run = running(slot);
   run.close(reason);
   ring_.push(run.record(now_ns));
 }
@@ -89,6 +56,13 @@ std::size_t SlotTable::remove(std::size_t slot) {
   hole = runs_[last];
   live_ = last;
   return last;
+}
+
+Run& SlotTable::running(std::size_t slot) {
+  Run& run = runs_[live_index(slot)];
+  if (run.running()) return run;
+  throw ConfigError("slot " + std::to_string(slot) + ": its run has ended already (" +
+                    kHaltReasonNames[static_cast<std::size_t>(run.halt_reason())] + "); remove it");
 }
 
 std::size_t SlotTable::live_index(std::size_t slot) const {

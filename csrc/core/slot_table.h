@@ -9,19 +9,6 @@
 
 namespace sage {
 
-/// The states that the live slots have reached in one tick: each array has a value for every live slot.
-/// Borrowed; a null pointer stands for "none".
-struct LiveStates {
-  const double* E;
-  const double* residual = nullptr;        ///< null: all NaN
-  const std::uint8_t* feasible = nullptr;  ///< null: all feasible
-  const double* gap = nullptr;             ///< null: all 0
-  const HaltReason* decided = nullptr;     ///< see Observation; null: nothing is decided
-  std::int64_t now_ns = 0;
-  std::int64_t margin_ns = 0;
-  double tick_us = 0.0;  ///< what the tick cost; the running runs are charged equal shares
-};
-
 /// The runs of one refiner. The live slots are always 0 .. live() - 1, so that a batch has no holes.
 ///
 /// Owns:    its runs; borrows the ring, to which every state is published as a record.
@@ -40,12 +27,9 @@ class SlotTable {
   std::size_t admit(std::uint64_t run_id, const HaltPolicy& policy, std::uint8_t branch,
                     const Observation& first);
 
-  /// Takes the next state of a running run and publishes it.
+  /// Takes the next state of a run and publishes it.
+  /// @throws ConfigError when the run has ended already.
   HaltReason observe(std::size_t slot, const Observation& state);
-
-  /// The same of every running run. A run that had ended before is left as it is.
-  /// `reasons[slot]` receives each live run's halt reason.
-  void observe(const LiveStates& states, HaltReason* reasons);
 
   /// Takes a run that went astray back to an earlier state and publishes that.
   /// @throws ConfigError when no rewind is due.
@@ -67,6 +51,7 @@ class SlotTable {
   const Run& run(std::size_t slot) const { return runs_[live_index(slot)]; }
 
  private:
+  Run& running(std::size_t slot);
   std::size_t live_index(std::size_t slot) const;
 
   std::vector<Run> runs_;

@@ -37,7 +37,8 @@ class IRPPlugin(ABC):
     two requests never share an object that changes. Its docstring states the four invariants under the
     headings of INVARIANT_HEADINGS. How to write one: docs/PLUGINS.md; the definition: docs/IRP_PROTOCOL.md.
 
-    Threads: ``prepare`` from several at once; the rest from the one thread that refines.
+    Threads: several at once. The methods of one state follow each other; those of other states may run beside
+    them, since a step that lasts is taken on a thread of its own.
 
     Attributes:
         name: Under which it is served; whoever serves it sets the name that the settings give it.

@@ -123,8 +123,9 @@ class Worker:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether one round has lasted so long that a step does probably not return."""
-        since_ns = self._busy_since_ns
+        """Whether a round, or a step beside it, has lasted so long that it does probably not return."""
+        begun_ns = (self._busy_since_ns, self._refiner.apart_since_ns)
+        since_ns = min((one for one in begun_ns if one is not None), default=None)
         return since_ns is not None and self._clock.monotonic_ns() - since_ns > _STUCK_S * 1e9
 
     def join(self, timeout_s: float) -> None:

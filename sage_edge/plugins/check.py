@@ -35,7 +35,7 @@ from sage_edge.irp.guard import (
     state_of,
 )
 from sage_edge.irp.latent import advance_of, compiled_rule, energies_of, overridden
-from sage_edge.runtime import CpuRefiner, Finished, Job, open_slots
+from sage_edge.runtime import LONG_STEP_NS, CpuRefiner, Finished, Job, open_slots
 from sage_edge.telemetry import TelemetryValidator, load_schema
 
 #: Energies of another batch, or of another way to run, may differ: sums are taken in another order.
@@ -307,13 +307,13 @@ def _walk(plugin: IRPPlugin, x0: Any, steps: int) -> Iterator[float]:
 
 
 def _slots(plugin: IRPPlugin, inputs: Sequence[Any]) -> str:
-    """Alone and beside others, whose rows move when one ends, as in the reference loop."""
+    """Alone, beside others, whose rows move when one ends, and all at once: as in the reference loop."""
     many = [inputs[number % len(inputs)] for number in range(5)]
     references = [refine(plugin, x0) for x0 in inputs]
-    for capacity in (1, 3):
-        energies, finished = _serve(
-            plugin, [Job(n, x0, compiled_rule(plugin)) for n, x0 in enumerate(many)], capacity
-        )
+    jobs = [Job(n, x0, compiled_rule(plugin)) for n, x0 in enumerate(many)]
+    ways = {"1 slot": (1, LONG_STEP_NS), "3 slots": (3, LONG_STEP_NS), "3 steps at once": (3, 0)}
+    for way, (capacity, long_step_ns) in ways.items():
+        energies, finished = _serve(plugin, jobs, capacity, long_step_ns=long_step_ns)
         for number in range(len(many)):
             reference = references[number % len(inputs)]
             summary = _summary(finished[number])
@@ -321,12 +321,12 @@ def _slots(plugin: IRPPlugin, inputs: Sequence[Any]) -> str:
             expected = (reference.halt_reason, len(reference.energies) - 1, reference.best.step_idx)
             if told != expected:
                 raise _FlawError(
-                    f"with {capacity} slots a run ends by {told}, in the reference loop by {expected} "
+                    f"with {way} a run ends by {told}, in the reference loop by {expected} "
                     "(reason, steps, best step)"
                 )
-            _close(energies[number], reference.energies, f"with {capacity} slots")
-    way = "one by one" if not isinstance(plugin, LatentPlugin) or overridden(plugin) else "together"
-    return f"1 and 3 slots, stepped {way}, as the reference loop: {references[0].halt_reason}"
+            _close(energies[number], reference.energies, f"with {way}")
+    stepped = "one by one" if not isinstance(plugin, LatentPlugin) or overridden(plugin) else "together"
+    return f"1 and 3 slots, 3 at once, stepped {stepped}, as the reference loop: {references[0].halt_reason}"
 
 
 def _stopped(plugin: IRPPlugin, x0: Any) -> str:
@@ -414,12 +414,16 @@ def _successor(plugin: LatentPlugin, x0: Any) -> str:
 
 
 def _serve(
-    plugin: IRPPlugin, jobs: Sequence[Job], capacity: int, history: int = 0
+    plugin: IRPPlugin,
+    jobs: Sequence[Job],
+    capacity: int,
+    history: int = 0,
+    long_step_ns: int = LONG_STEP_NS,
 ) -> tuple[list[Any], Mapping[int, Finished]]:
     """Energies and ends of jobs, from a refiner with so many slots."""
     ring = native.Ring(8192)
     reader = native.RingReader(ring)
-    states = open_slots(plugin, capacity=capacity, threads=1, history=history)
+    states = open_slots(plugin, capacity=capacity, threads=1, history=history, long_step_ns=long_step_ns)
     refiner = CpuRefiner(states, plugin.example, ring=ring, plugin_number=0, now_ns=time.monotonic_ns)
     waiting, finished = list(jobs), {}
     while waiting or refiner.live:

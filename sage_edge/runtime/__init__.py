@@ -9,8 +9,10 @@ from sage_edge.runtime.estimate import Estimate, SizedEstimate
 from sage_edge.runtime.refiner import Finished, Follower, Job, Refiner, Unled
 from sage_edge.runtime.refiners import LoopChoice, choose_loop, make_ring, open_refiner, open_slots
 from sage_edge.runtime.slots import First, Restored, SlotStates
+from sage_edge.runtime.state_slots import LONG_STEP_NS
 
 __all__ = [
+    "LONG_STEP_NS",
     "CpuRefiner",
     "CudaLoops",
     "CudaRefiner",

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
-
-import numpy as np
 
 from sage_edge import native
 from sage_edge.errors import SageError
 from sage_edge.irp import Answer
-from sage_edge.runtime.estimate import WARM_UPS, SizedEstimate
+from sage_edge.runtime.estimate import WARM_UPS, SizedEstimate, bucket_of
 from sage_edge.runtime.refiner import Finished, Job, ended, largest, sound
 from sage_edge.runtime.slots import First, SlotStates
 
 #: A full batch of examples that takes longer than this is not tried at the start.
 _LONG_WARM_UP_NS = 2_000_000_000
+#: A tick that leaves steps under way ends within about this.
+_SOON_NS = 4_000_000
+NOTHING: Mapping[int, SageError] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class _Live:
+    """A run in a slot.
+
+    Attributes:
+        job: What is to be refined.
+        decided_ns: When it had its last halting decision; refills since are left out.
+        budget_us: The limit that was handed to the run last.
+        charge_us: Its share of the compute since its last state.
+        is_waiting: Whether the last tick left its step under way.
+    """
+
+    job: Job
+    decided_ns: int
+    budget_us: float | None = None
+    charge_us: float = 0.0
+    is_waiting: bool = False
 
 
 class CpuRefiner:
@@ -57,16 +79,15 @@ class CpuRefiner:
         self.mode_reason = mode_reason
         self._now_ns = now_ns
         self._table = native.SlotTable(states.capacity, ring, plugin_number)
-        self._jobs: list[Job] = []
-        self._budgets_us: list[float | None] = []
-        #: From one halting decision to the next, refills left out, by live slots; and of a batch of refills.
+        self._rows: list[_Live] = []
+        #: From one halting decision of a run to its next, refills left out, by live slots and the size of its
+        #: input; and of a batch of refills.
         self.tick_time = SizedEstimate()
         self.encode_time = SizedEstimate()
         self.decode_time = SizedEstimate()
         #: Of the last tick: the whole, and the share that step and decoder took; 0 when nothing was live.
         self.last_tick_ns = 0
         self.last_engine_ns = 0
-        self._decided_ns: int | None = None
 
     @property
     def slots(self) -> int:
@@ -81,12 +102,17 @@ class CpuRefiner:
     @property
     def live(self) -> int:
         """Slots in use."""
-        return len(self._jobs)
+        return len(self._rows)
 
     @property
     def free(self) -> int:
         """Slots that ``admit`` can fill."""
-        return self.capacity - self.live
+        return self.capacity - self.live - self._states.left_behind
+
+    @property
+    def apart_since_ns(self) -> int | None:
+        """When the oldest step that is under way beside the ticks was begun, if there is one."""
+        return self._states.apart_since_ns
 
     @property
     def can_rewind(self) -> bool:
@@ -105,13 +131,14 @@ class CpuRefiner:
         """
         if not newcomers:
             return []
-        now_ns = self._now_ns()
-        all_jobs = [*self._jobs, *newcomers]
-        busy_ns = self.encode_time.bound_ns(now_ns, rows=len(newcomers), size=largest(newcomers))
-        busy_ns += self.tick_time.bound_ns(now_ns, rows=len(all_jobs), size=largest(all_jobs))
-        hurried = [
-            slot for slot in range(self.live) if self._due_ns(self._jobs[slot], now_ns) < now_ns + busy_ns
-        ]
+        now_ns, rows = self._now_ns(), self.live + len(newcomers)
+        encode_ns = self.encode_time.bound_ns(now_ns, rows=len(newcomers), size=largest(newcomers))
+
+        def is_hurried(job: Job) -> bool:
+            step_ns = self.tick_time.bound_ns(now_ns, rows=rows, size=job.size)
+            return self._due_ns(job, now_ns) < now_ns + encode_ns + step_ns
+
+        hurried = [slot for slot, row in enumerate(self._rows) if is_hurried(row.job)]
         return self._close(hurried, "timeout")
 
     def admit(self, jobs: Sequence[Job]) -> list[Finished]:
@@ -127,8 +154,9 @@ class CpuRefiner:
         firsts = self._states.load(self.live, jobs)
         now_ns = self._now_ns()
         self.encode_time.add(now_ns - start_ns, now_ns, rows=len(jobs), size=largest(jobs))
-        if self._decided_ns is not None:
-            self._decided_ns += now_ns - start_ns
+        for row in self._rows:
+            if not row.is_waiting:
+                row.decided_ns += now_ns - start_ns
         begun = [(job, first) for job, first in zip(jobs, firsts, strict=True) if isinstance(first, First)]
         failed = [
             Finished(job, None, None, first)
@@ -137,8 +165,7 @@ class CpuRefiner:
         ]
         if not begun:
             return failed
-        rows, size = self.live + len(begun), largest([*self._jobs, *(job for job, _ in begun)])
-        margin_ns = self.tick_time.bound_ns(now_ns, rows=rows, size=size)
+        rows = self.live + len(begun)
         charge_us = (now_ns - start_ns) / 1e3 / len(jobs)
         at_end = []
         for job, first in begun:
@@ -147,73 +174,100 @@ class CpuRefiner:
                 job.policy.replace(deadline_ns=self._due_ns(job, now_ns)),
                 first.E,
                 now_ns=now_ns,
-                margin_ns=margin_ns,
+                margin_ns=self.tick_time.bound_ns(now_ns, rows=rows, size=job.size),
                 charge_us=charge_us,
                 feasible=first.feasible,
                 gap=first.gap,
                 halt=first.halt,
                 branch=job.branch,
             )
-            self._jobs.append(job)
-            self._budgets_us.append(None)
+            self._rows.append(_Live(job, now_ns))
             job.follower.observe(first.E, charge_us)
             if reason is not None:
                 at_end.append(slot)
             if reason == "timeout":
-                self._note_no_step(job, now_ns, rows=rows, size=size)
+                self._note_no_step(job, now_ns, rows=rows)
         return failed + self._finish(at_end)
 
     def tick(self) -> list[Finished]:
-        """One step of every live slot; returns the refinements that ended before or with it."""
+        """A step of live slots, of all where steps are short; returns what ended before or with it."""
         self.last_tick_ns = self.last_engine_ns = 0
-        finished = self._obey()
-        if self.live == 0:
-            self._decided_ns = None
+        finished = self._obey() + self._end_overdue()
+        if self.live == 0 and self.free:
             return finished
-        live, size, start_ns = self.live, largest(self._jobs), self._now_ns()
-        failed = self._states.advance(live)
+        start_ns = self._now_ns()
+        stepped = self._states.advance(self.live, self._now_ns)
         decided_ns = self._now_ns()
+        for slot, row in enumerate(self._rows):
+            row.charge_us += (decided_ns - start_ns) / 1e3 / self.live
+            row.is_waiting = slot not in stepped.failed
         self.last_engine_ns = decided_ns - start_ns
-        self.tick_time.add(decided_ns - (self._decided_ns or start_ns), decided_ns, rows=live, size=size)
-        if failed:
-            finished += self._fail(failed)
-        if self.live:
-            finished += self._settle(decided_ns)
-        self.last_tick_ns = self._now_ns() - start_ns
-        self._decided_ns = decided_ns if self.live else None
+        for slot in stepped.failed:
+            self._table.close(slot, "error", decided_ns)
+        finished += self._finish(self._settle(stepped.rows, decided_ns), stepped.failed)
+        if stepped.rows:
+            self.last_tick_ns = self._now_ns() - start_ns
         return finished
 
-    def _settle(self, decided_ns: int) -> list[Finished]:
-        """Take the steps, publish the new states and answer the runs that end with them."""
-        reasons = self._states.settle(
+    def _settle(self, slots: Sequence[int], decided_ns: int) -> list[int]:
+        """Take steps and publish the new states; returns the slots whose runs end with them."""
+        rows = [self._rows[slot] for slot in slots]
+        self._learn_ticks(rows, decided_ns)
+        ended = self._states.settle(
             self._table,
+            slots,
             now_ns=decided_ns,
-            margin_ns=self.tick_time.bound_ns(decided_ns, rows=self.live, size=largest(self._jobs)),
-            tick_us=self.last_engine_ns / 1e3,
+            margins_ns=[
+                self.tick_time.bound_ns(decided_ns, rows=self.live, size=row.job.size) for row in rows
+            ],
+            charges_us=[row.charge_us for row in rows],
         )
+        for row in rows:
+            row.decided_ns, row.charge_us, row.is_waiting = decided_ns, 0.0, False
         self._rewind()
-        self._report()
-        return self._finish(np.flatnonzero(reasons).tolist())
+        self._report(slots)
+        return ended
+
+    def _learn_ticks(self, rows: Sequence[_Live], decided_ns: int) -> None:
+        """What it took from one decision to the next: once for each size."""
+        taken_ns: dict[int, int] = {}
+        for row in rows:
+            size = bucket_of(row.job.size)
+            taken_ns[size] = max(taken_ns.get(size, 0), decided_ns - row.decided_ns)
+        for size, duration_ns in taken_ns.items():
+            self.tick_time.add(duration_ns, decided_ns, rows=self.live, size=2.0**size)
+
+    def _end_overdue(self) -> list[Finished]:
+        """End the runs that cannot wait any longer for a step that is under way."""
+        soon_ns = self._now_ns() + _SOON_NS
+        return self._close(
+            [
+                slot
+                for slot, row in enumerate(self._rows)
+                if row.is_waiting and self._due_ns(row.job, soon_ns) < soon_ns
+            ],
+            "timeout",
+        )
 
     def peek(self, run_id: int) -> Finished | None:
         """The best answer so far of a live run, which goes on; None when it is not live."""
-        slot = next((slot for slot, job in enumerate(self._jobs) if job.run_id == run_id), None)
+        slot = next((slot for slot, row in enumerate(self._rows) if row.job.run_id == run_id), None)
         if slot is None:
             return None
         summary = self._table.summary(slot)
         (found,) = self._states.answers([slot], [summary.best_is_current])
-        return ended(self._jobs[slot], found, summary)
+        return ended(self._rows[slot].job, found, summary)
 
     def abort(self, reason: str) -> dict[int, str]:
         """See Refiner."""
         now_ns = self._now_ns()
         reasons = {}
-        for slot, job in enumerate(self._jobs):
+        for slot, row in enumerate(self._rows):
             halted_by = self._table.summary(slot).halt_reason
             if halted_by is None:
                 self._table.close(slot, reason, now_ns)
-            reasons[job.run_id] = halted_by or reason
-        self._jobs, self._budgets_us = [], []
+            reasons[row.job.run_id] = halted_by or reason
+        self._rows = []
         for slot in reversed(range(len(reasons))):
             self._states.remove(slot, self._table.remove(slot))
         return reasons
@@ -252,17 +306,21 @@ class CpuRefiner:
         firsts = self._states.load(0, jobs)
         encoded_ns = self._now_ns()
         sound(firsts)
-        failed = self._states.advance(rows)
+        stepped = self._states.advance(rows, self._now_ns)
+        while len(stepped.rows) + len(stepped.failed) < rows:
+            stepped = self._states.advance(rows, self._now_ns)
         stepped_ns = self._now_ns()
-        sound(list(failed.values()))
+        sound(list(stepped.failed.values()))
         sound(self._states.answers(range(rows), [True] * rows))
         return encoded_ns - start_ns, stepped_ns - encoded_ns, self._now_ns() - stepped_ns
 
-    def _note_no_step(self, job: Job, now_ns: int, *, rows: int, size: float) -> None:
+    def _note_no_step(self, job: Job, now_ns: int, *, rows: int) -> None:
         """The bounds of a step and of the answer have left a run without any step."""
-        least_ns = self.tick_time.least_ns(rows=rows, size=size) + self.decode_time.least_ns(size=job.size)
+        least_ns = self.tick_time.least_ns(rows=rows, size=job.size) + self.decode_time.least_ns(
+            size=job.size
+        )
         may_fit = job.policy.deadline_ns - now_ns >= least_ns
-        self.tick_time.deny(now_ns, rows=rows, size=size, may_fit=may_fit)
+        self.tick_time.deny(now_ns, rows=rows, size=job.size, may_fit=may_fit)
         self.decode_time.deny(now_ns, size=job.size, may_fit=may_fit)
 
     def _due_ns(self, job: Job, now_ns: int) -> int:
@@ -272,10 +330,10 @@ class CpuRefiner:
     def _obey(self) -> list[Finished]:
         """Hand moved budgets to the runs and end those that were ordered to."""
         ordered: dict[str, list[int]] = {}
-        for slot, job in enumerate(self._jobs):
-            order, budget_us = job.follower.order, job.follower.budget_us
-            if order is None and budget_us is not None and budget_us != self._budgets_us[slot]:
-                self._budgets_us[slot] = budget_us
+        for slot, row in enumerate(self._rows):
+            order, budget_us = row.job.follower.order, row.job.follower.budget_us
+            if order is None and budget_us is not None and budget_us != row.budget_us:
+                row.budget_us = budget_us
                 order = None if self._table.set_budget(slot, budget_us) else "budget"
             if order is not None:
                 ordered.setdefault(order, []).append(slot)
@@ -294,7 +352,7 @@ class CpuRefiner:
     def _rewind(self) -> None:
         """Take the runs that went astray back to an earlier state."""
         for slot in self._table.astray():
-            job, summary = self._jobs[slot], self._table.summary(slot)
+            job, summary = self._rows[slot].job, self._table.summary(slot)
             restored = self._states.rewind(slot, summary.rewinds, self._table)
             self._table.rewind(
                 slot,
@@ -304,42 +362,34 @@ class CpuRefiner:
                 now_ns=self._now_ns(),
             )
 
-    def _report(self) -> None:
-        """Tell the followers of the new states."""
+    def _report(self, slots: Sequence[int]) -> None:
+        """Tell the followers of new states."""
         energies, spent_us = self._table.energies().tolist(), self._table.spent_us().tolist()
-        for job, E, spent in zip(self._jobs, energies, spent_us, strict=True):
-            job.follower.observe(E, spent)
+        for slot in slots:
+            self._rows[slot].job.follower.observe(energies[slot], spent_us[slot])
 
-    def _finish(self, slots: list[int]) -> list[Finished]:
-        """Decode the best states of ended slots as one batch and free the slots."""
+    def _finish(self, slots: Sequence[int], failed: Mapping[int, SageError] = NOTHING) -> list[Finished]:
+        """Decode the best states of ended slots as one batch; free them, and those whose step has failed."""
         if not slots:
-            return []
+            return self._remove(failed)
         is_current = [self._table.summary(slot).best_is_current for slot in slots]
         start_ns = self._now_ns()
         answers = self._states.answers(slots, is_current)
         now_ns = self._now_ns()
-        self.decode_time.add(now_ns - start_ns, now_ns, size=largest(self._jobs[slot] for slot in slots))
+        self.decode_time.add(now_ns - start_ns, now_ns, size=largest(self._rows[slot].job for slot in slots))
         self.last_engine_ns += now_ns - start_ns
         for slot, current in zip(slots, is_current, strict=True):
             self._states.leave(slot, current)
-        return self._remove(dict(zip(slots, answers, strict=True)))
-
-    def _fail(self, failed: Mapping[int, SageError]) -> list[Finished]:
-        """End the runs whose step failed; the others go on."""
-        now_ns = self._now_ns()
-        for slot in failed:
-            self._table.close(slot, "error", now_ns)
-        return self._remove(failed)
+        return self._remove({**failed, **dict(zip(slots, answers, strict=True))})
 
     def _remove(self, slots: Mapping[int, Answer | SageError | None]) -> list[Finished]:
         """Free ended slots, from the last so that no row that is still needed moves."""
         finished = []
         for slot in sorted(slots, reverse=True):
-            finished.append(ended(self._jobs[slot], slots[slot], self._table.summary(slot)))
+            finished.append(ended(self._rows[slot].job, slots[slot], self._table.summary(slot)))
             last = self._table.remove(slot)
             self._states.remove(slot, last)
-            self._jobs[slot], self._budgets_us[slot] = self._jobs[last], self._budgets_us[last]
-            self._jobs.pop()
-            self._budgets_us.pop()
+            self._rows[slot] = self._rows[last]
+            self._rows.pop()
         finished.reverse()
         return finished

@@ -47,6 +47,7 @@ class CudaRefiner:
     """
 
     can_rewind = False  # the device keeps no earlier states but the best one
+    apart_since_ns: int | None = None  # its ticks wait for the device
 
     def __init__(
         self,

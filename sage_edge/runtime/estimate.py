@@ -142,7 +142,7 @@ class SizedEstimate:
 
     def add(self, duration_ns: int, now_ns: int, *, rows: int = 1, size: float = 1.0) -> None:
         """Learn from one batch, which ends now."""
-        key = (_bucket(size), rows)
+        key = (bucket_of(size), rows)
         known = self._known.get(key) or Estimate()
         known.add(duration_ns, now_ns)
         self._known[key] = known
@@ -150,26 +150,26 @@ class SizedEstimate:
 
     def deny(self, now_ns: int, *, rows: int = 1, size: float = 1.0, may_fit: bool = True) -> None:
         """The bound for such a batch has denied somebody something; see Estimate."""
-        self._nearest(_bucket(size), rows)[0].deny(now_ns, may_fit=may_fit)
+        self._nearest(bucket_of(size), rows)[0].deny(now_ns, may_fit=may_fit)
 
     def least_ns(self, *, rows: int = 1, size: float = 1.0) -> float:
         """The least duration of such a batch, or of the nearest; 0 before enough were seen."""
-        return self._nearest(_bucket(size), rows)[0].least_ns
+        return self._nearest(bucket_of(size), rows)[0].least_ns
 
     def bound_ns(self, now_ns: int, *, rows: int = 1, size: float = 1.0) -> int:
         """A duration that such a batch rarely exceeds; 0 before any of its size or a smaller one was seen."""
-        known, scale = self._nearest(_bucket(size), rows)
+        known, scale = self._nearest(bucket_of(size), rows)
         return int(known.bound_ns(now_ns) * scale)
 
     def firm_ns(self, now_ns: int, *, rows: int = 1, size: float = 1.0) -> int:
         """What somebody may be refused for; see Estimate."""
-        known, scale = self._nearest(_bucket(size), rows)
+        known, scale = self._nearest(bucket_of(size), rows)
         return int(known.firm_ns(now_ns) * scale)
 
     def mean_ns(self, rows: int = 1, size: float | None = None) -> float:
         """Mean duration of a batch, by default of the size that was seen last; 0 before any was seen."""
         if size is not None or self._latest is None:
-            bucket = _bucket(1.0 if size is None else size)
+            bucket = bucket_of(1.0 if size is None else size)
         else:
             bucket = self._latest[0]
         known, scale = self._nearest(bucket, rows)
@@ -191,7 +191,7 @@ class SizedEstimate:
         return self._known[nearest], max(1.0, rows / nearest[1])
 
 
-def _bucket(size: float) -> int:
+def bucket_of(size: float) -> int:
     """The power of two that a size is in: 0 below 2, and for what is no number."""
     if not size >= 2:
         return 0

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sage_edge import native
 from sage_edge.errors import PluginError, SageError
@@ -15,7 +14,7 @@ from sage_edge.irp.engine import Float32
 from sage_edge.irp.guard import answer_of, calling
 from sage_edge.irp.latent import Begun, Carried, LatentPlugin, Start, advance_of, begin
 from sage_edge.runtime.refiner import Job
-from sage_edge.runtime.slots import First, Restored
+from sage_edge.runtime.slots import First, Restored, Stepped
 from sage_edge.runtime.streams import Streams
 
 T = TypeVar("T")
@@ -36,6 +35,8 @@ class LatentSlots:
         threads: Threads of the kernel.
         history: Earlier states kept of each slot beside the best one, for rewinding.
     """
+
+    left_behind, apart_since_ns = 0, None
 
     def __init__(self, plugin: LatentPlugin, *, capacity: int, threads: int, history: int = 0) -> None:
         self.capacity = capacity
@@ -86,15 +87,14 @@ class LatentSlots:
             loaded.append(one)
         return loaded
 
-    def advance(self, live: int) -> dict[int, SageError]:
+    def advance(self, live: int, now_ns: Callable[[], int]) -> Stepped:
         """Run ``advance`` on the live rows; keeps directions and energy terms for ``settle``."""
         try:
             self._delta, self._terms = self._advance(slice(0, live))
         except SageError as exc:
-            if live == 1:
-                return {0: exc}
-            return self._advance_each(live)
-        return {}
+            failed = {0: exc} if live == 1 else self._advance_each(live)
+            return Stepped([row for row in range(live) if row not in failed], failed)
+        return Stepped(list(range(live)), {})
 
     def _advance(self, rows: slice) -> tuple[Float32, Float32]:
         context = {name: array[rows] for name, array in self._context.items()}
@@ -116,11 +116,19 @@ class LatentSlots:
         return failed
 
     def settle(
-        self, table: native.SlotTable, *, now_ns: int, margin_ns: int, tick_us: float
-    ) -> NDArray[np.uint8]:
-        """Update, clamp, sum the energies and decide: one call of the kernel."""
+        self,
+        table: native.SlotTable,
+        rows: Sequence[int],
+        *,
+        now_ns: int,
+        margins_ns: Sequence[int],
+        charges_us: Sequence[float],
+    ) -> list[int]:
+        """Update, clamp, sum the energies and decide: one call of the kernel, without failed rows."""
+        if not rows:
+            return []
         self._remember(table)
-        return native.latent_step(
+        reasons = native.latent_step(
             table,
             self._z,
             self._delta[: table.live],
@@ -130,10 +138,11 @@ class LatentSlots:
             hi=self._plugin.hi,
             energy_terms=self._terms[: table.live],
             now_ns=now_ns,
-            margin_ns=margin_ns,
-            tick_us=tick_us,
+            margin_ns=max(margins_ns),
+            tick_us=sum(charges_us),
             pool=self._pool,
         )
+        return [row for row in rows if reasons[row]]
 
     def rewind(self, slot: int, attempt: int, table: native.SlotTable) -> Restored:
         """The best state at the first attempt, then the states before by their energy; half the step."""
@@ -179,15 +188,12 @@ class LatentSlots:
         return None if job is None else job.x0
 
     def remove(self, slot: int, last: int) -> None:
-        """Move latents, context, step size, the earlier latents, and the step that is not taken yet."""
+        """Move latents, context, step size and the earlier latents."""
         if slot != last:
             for array in (self._z, self._best, self._firsts, self._step_size, *self._context.values()):
                 array[slot] = array[last]
             for kept in (self._past, self._past_E):
                 kept[:, slot] = kept[:, last]
-            for pending in (self._delta, self._terms):
-                if last < len(pending):
-                    pending[slot] = pending[last]
         self._jobs[slot] = self._jobs[last]
         self._jobs[last] = None
 

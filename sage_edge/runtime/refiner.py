@@ -144,6 +144,10 @@ class Refiner(Protocol):
         """Requests that ``admit`` can take."""
 
     @property
+    def apart_since_ns(self) -> int | None:
+        """When the oldest step that is under way beside the ticks was begun, if there is one. Any thread."""
+
+    @property
     def can_rewind(self) -> bool:
         """Whether an earlier state can save a run that went astray."""
 

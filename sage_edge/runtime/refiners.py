@@ -16,7 +16,7 @@ from sage_edge.runtime.device_loop import DeviceLoops, DeviceProgram
 from sage_edge.runtime.latent_slots import LatentSlots
 from sage_edge.runtime.refiner import Refiner
 from sage_edge.runtime.slots import Annotate, SlotStates
-from sage_edge.runtime.state_slots import StateSlots
+from sage_edge.runtime.state_slots import LONG_STEP_NS, StateSlots
 
 
 class LoopChoice(NamedTuple):
@@ -52,7 +52,13 @@ def make_ring(choice: LoopChoice, loops: DeviceLoops, records: int) -> native.Ri
 
 
 def open_slots(
-    plugin: IRPPlugin, *, capacity: int, threads: int, history: int, annotate: Annotate = lambda *_: None
+    plugin: IRPPlugin,
+    *,
+    capacity: int,
+    threads: int,
+    history: int,
+    annotate: Annotate = lambda *_: None,
+    long_step_ns: int = LONG_STEP_NS,
 ) -> SlotStates:
     """Slots on the host: latents stepped together, or states one by one.
 
@@ -62,10 +68,13 @@ def open_slots(
         threads: Threads of the kernel.
         history: Earlier states kept of each slot beside the best one, for rewinding.
         annotate: Told of what the plugin adds to its telemetry.
+        long_step_ns: A state's step that lasts longer is taken on a thread of its own.
     """
     if isinstance(plugin, LatentPlugin) and not overridden(plugin):
         return LatentSlots(plugin, capacity=capacity, threads=threads, history=history)
-    return StateSlots(plugin, capacity=capacity, history=history, annotate=annotate)
+    return StateSlots(
+        plugin, capacity=capacity, history=history, annotate=annotate, long_step_ns=long_step_ns
+    )
 
 
 def open_refiner(

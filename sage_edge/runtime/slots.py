@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sage_edge import native
 from sage_edge.errors import SageError
 from sage_edge.irp import Answer
@@ -40,10 +37,23 @@ class Restored(NamedTuple):
     feasible: bool = True
 
 
+class Stepped(NamedTuple):
+    """What is known after the costly part of a tick.
+
+    Attributes:
+        rows: Whose next state is known; the steps of the others are still under way, or had no turn.
+        failed: The rows that cannot go on, with the reason.
+    """
+
+    rows: list[int]
+    failed: dict[int, SageError]
+
+
 class SlotStates(Protocol):
     """The states of one refiner's slots: rows 0 .. live-1 are in use.
 
-    What goes wrong with one row is that row's own error; the others go on.
+    What goes wrong with one row is that row's own error; the others go on. How long one row takes is its own
+    matter too, where rows are stepped one by one.
 
     Threads: every method belongs to the refiner's thread.
 
@@ -56,6 +66,14 @@ class SlotStates(Protocol):
     can_rewind: bool
 
     @property
+    def left_behind(self) -> int:
+        """Runs that have ended while a step of theirs went on: it still takes their place."""
+
+    @property
+    def apart_since_ns(self) -> int | None:
+        """When the oldest step that is under way beside the ticks was begun, if there is one. Any thread."""
+
+    @property
     def history_bytes(self) -> int:
         """Memory that the best and the earlier states of all slots take."""
 
@@ -65,20 +83,32 @@ class SlotStates(Protocol):
     def rewind(self, slot: int, attempt: int, table: native.SlotTable) -> Restored:
         """Put a slot back to the (``attempt`` + 1)-th lowest of the states kept."""
 
-    def advance(self, live: int) -> dict[int, SageError]:
-        """The costly part of a tick: find out where every live row goes. The rows stay as they are.
+    def advance(self, live: int, now_ns: Callable[[], int]) -> Stepped:
+        """The costly part of a tick: find out where live rows go. The rows stay as they are.
 
-        Returns:
-            The rows that cannot go on, with the reason; they are removed before ``settle``.
+        Returns soon, even where a step lasts: then without that row.
         """
 
     def settle(
-        self, table: native.SlotTable, *, now_ns: int, margin_ns: int, tick_us: float
-    ) -> NDArray[np.uint8]:
-        """Keep the live rows as earlier states, move them, let ``table`` decide and publish their records.
+        self,
+        table: native.SlotTable,
+        rows: Sequence[int],
+        *,
+        now_ns: int,
+        margins_ns: Sequence[int],
+        charges_us: Sequence[float],
+    ) -> list[int]:
+        """Keep rows as earlier states, move them, let ``table`` decide and publish their records.
+
+        Args:
+            table: The runs.
+            rows: Those of ``advance``.
+            now_ns: Monotonic time.
+            margins_ns: For each row, what its next step and the answer take.
+            charges_us: For each row, the compute of its step.
 
         Returns:
-            uint8 [live], the halt reason code of each row; 0 goes on.
+            The rows whose run ends with its new state.
         """
 
     def answers(self, slots: Sequence[int], is_current: Sequence[bool]) -> list[Answer | SageError]:

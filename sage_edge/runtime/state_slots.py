@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sage_edge import native
-from sage_edge.errors import SageError
+from sage_edge.errors import EngineError, SageError
 from sage_edge.irp import Answer, IRPPlugin, IRPState, TaskContext
 from sage_edge.irp.extras import extras_of
 from sage_edge.irp.guard import answer_of, calling, failure, number_of, reason_of, state_of
 from sage_edge.irp.latent import differs, is_overridden
+from sage_edge.runtime.estimate import bucket_of
 from sage_edge.runtime.refiner import Job
-from sage_edge.runtime.slots import Annotate, First, Restored
+from sage_edge.runtime.slots import Annotate, First, Restored, Stepped
 from sage_edge.runtime.streams import Streams
 
 #: Streams whose last two states are kept.
 KEPT_STREAMS = 1024
+#: Somebody would wait for a step that takes longer than this.
+LONG_STEP_NS = 2_000_000
+#: What is left of the longest step that was seen, with each step since.
+FORGETTING = 0.9
+#: For so long steps are begun one after the other in a tick.
+TICK_NS = 4_000_000
+#: A tick in which no step has ended waits no longer than this for one.
+PATIENCE_S = 0.002
+T = TypeVar("T")
 
 
 class _Kept(NamedTuple):
@@ -32,9 +44,23 @@ class _Kept(NamedTuple):
     energies: int
 
 
+class _Step(NamedTuple):
+    """A state, what is known of it, and what the plugin adds to its record."""
+
+    state: IRPState
+    seen: First
+    extras: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class _Row:
-    """One run: where it is, its best state, and the step that is not taken yet."""
+    """One run: where it is, its best state, and the step that is not settled yet.
+
+    Attributes:
+        step: Where the step that was taken leads; None before it has ended.
+        is_apart: Whether a thread of its own takes that step.
+        turn, begun_ns: When it was begun: of all steps, and in monotonic time.
+    """
 
     job: Job
     state: IRPState
@@ -42,7 +68,15 @@ class _Row:
     best: _Kept
     energies: list[float]
     past: deque[_Kept]
-    step: tuple[IRPState, First]
+    step: _Step | SageError | None = None
+    is_apart: bool = False
+    turn: int = 0
+    begun_ns: int = 0
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a thread of its own is at its step."""
+        return self.is_apart and self.step is None
 
 
 class _Left(NamedTuple):
@@ -52,8 +86,19 @@ class _Left(NamedTuple):
     last: IRPState
 
 
+class _Call:
+    """Which method of the plugin is being called, for the error that it may raise."""
+
+    method = ""
+
+
 class StateSlots:
-    """One state in each slot, stepped one after the other by the plugin itself.
+    """One state in each slot, stepped by the plugin itself.
+
+    Steps are taken one after the other, for about TICK_NS together; who had no turn then is first in the
+    next tick. A step that probably lasts is taken on a thread of its own, so that no other run waits for it.
+    Which those are tells the longest step that was seen lately for the size of the input; the first step of
+    a size that was not seen yet is one too.
 
     Whatever the plugin overrides is obeyed: its ``project``, ``feasible``, ``gap`` and ``perturb``; its
     ``halt``, which then decides in place of the compiled rule of convergence; and its ``emit_telemetry``,
@@ -65,14 +110,24 @@ class StateSlots:
         capacity: Slots.
         history: Earlier states kept of each slot beside the best one, for rewinding.
         annotate: Told of what ``emit_telemetry`` adds, before the state's record is published.
+        long_step_ns: Somebody would wait for a step that takes longer.
     """
 
-    def __init__(self, plugin: IRPPlugin, *, capacity: int, history: int, annotate: Annotate) -> None:
+    def __init__(
+        self,
+        plugin: IRPPlugin,
+        *,
+        capacity: int,
+        history: int,
+        annotate: Annotate,
+        long_step_ns: int = LONG_STEP_NS,
+    ) -> None:
         self.capacity = capacity
         self.can_rewind = plugin.can_rewind
         self._plugin = plugin
         self._history = history
         self._annotate = annotate
+        self._long_step_ns = long_step_ns
         self._rows: list[_Row] = []
         self._streams: Streams[_Left] = Streams(KEPT_STREAMS)
         self._decides = is_overridden(plugin, "halt")
@@ -80,8 +135,24 @@ class StateSlots:
         # Not ``is_overridden``: what a LatentPlugin derives counts here.
         self._projects = differs(plugin, "project", IRPPlugin)
         self._bounds = differs(plugin, "feasible", IRPPlugin) or differs(plugin, "gap", IRPPlugin)
-        #: The method that is being called, for the error that it may raise.
-        self._at = ""
+        #: The longest step lately, by the power of two of the input's size.
+        self._longest_ns: dict[int, float] = {}
+        self._turns = itertools.count(1)
+        self._left_behind: list[_Row] = []
+        #: Set when a step on a thread of its own has ended.
+        self._ended = threading.Event()
+
+    @property
+    def left_behind(self) -> int:
+        """Runs that have ended while a step of theirs went on; see SlotStates."""
+        self._left_behind = [row for row in self._left_behind if row.is_under_way]
+        return len(self._left_behind)
+
+    @property
+    def apart_since_ns(self) -> int | None:
+        """When the oldest step that is under way was begun; see SlotStates."""
+        under_way = (row for row in (*self._rows, *self._left_behind) if row.is_under_way)
+        return min((row.begun_ns for row in under_way), default=None)
 
     @property
     def history_bytes(self) -> int:
@@ -94,98 +165,148 @@ class StateSlots:
         del self._rows[first:]
         loaded: list[First | SageError] = []
         for job in jobs:
-            try:
-                row = self._begin(job)
-            except SageError as exc:
-                loaded.append(exc)
-            except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin raises is its run's own
-                loaded.append(failure(exc, self._plugin.name, self._at))
+            row = self._named(partial(self._begin, job))
+            if isinstance(row, SageError):
+                loaded.append(row)
             else:
                 self._rows.append(row)
                 loaded.append(row.seen)
         return loaded
 
-    def _begin(self, job: Job) -> _Row:
+    def _named(self, work: Callable[[_Call], T]) -> T | SageError:
+        """Work that calls the plugin, or its error, which names the method that was being called."""
+        call = _Call()
+        try:
+            return work(call)
+        except SageError as exc:
+            return exc
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin raises is its run's own
+            return failure(exc, self._plugin.name, call.method)
+
+    def _begin(self, job: Job, call: _Call) -> _Row:
         plugin, name = self._plugin, self._plugin.name
         context = TaskContext(job.stream_id, *(self._streams.last(job.stream_id) or (None, None)))
-        self._at = "init_state"
-        state = state_of(plugin.init_state(job.x0, context), name, self._at, 0)
+        call.method = "init_state"
+        state = state_of(plugin.init_state(job.x0, context), name, call.method, 0)
         if job.seed is not None:
-            self._at = "perturb"
+            call.method = "perturb"
             noisy = plugin.perturb(state, plugin.noise_sigma, np.random.default_rng(job.seed))
-            state = state_of(noisy, name, self._at, 0)
-        state = self._project(state)
+            state = state_of(noisy, name, call.method, 0)
         energies: list[float] = []
-        seen = self._look(state, energies, job)
-        best, past = _Kept(state, seen, 1), deque[_Kept](maxlen=self._history)
-        return _Row(job, state, seen, best, energies, past, (state, seen))
+        first = self._look(state, energies, call)
+        self._annotate_if_any(job, first)
+        best, past = _Kept(first.state, first.seen, 1), deque[_Kept](maxlen=self._history)
+        return _Row(job, first.state, first.seen, best, energies, past)
 
-    def _project(self, state: IRPState) -> IRPState:
-        if not self._projects:
-            return state
-        self._at = "project"
-        return state_of(self._plugin.project(state), self._plugin.name, self._at, state.step_idx)
-
-    def _look(self, state: IRPState, energies: list[float], job: Job) -> First:
-        """What the plugin says of a state, whose energy is appended to those before."""
+    def _look(self, state: IRPState, energies: list[float], call: _Call) -> _Step:
+        """A state, projected, and what the plugin says of it; its energy is appended to those before."""
         plugin, name = self._plugin, self._plugin.name
-        self._at = "energy"
-        energies.append(number_of(plugin.energy(state), name, self._at))
+        if self._projects:
+            call.method = "project"
+            state = state_of(plugin.project(state), name, call.method, state.step_idx)
+        call.method = "energy"
+        energies.append(number_of(plugin.energy(state), name, call.method))
         feasible, gap, code = True, 0.0, 0
         if self._bounds:
-            self._at = "feasible"
+            call.method = "feasible"
             feasible = bool(plugin.feasible(state))
-            self._at = "gap"
-            gap = number_of(plugin.gap(state), name, self._at)
+            call.method = "gap"
+            gap = number_of(plugin.gap(state), name, call.method)
         if self._decides:
-            self._at = "halt"
+            call.method = "halt"
             code = reason_of(plugin.halt(tuple(energies), state), name)
+        extras: Mapping[str, Any] = {}
         if self._reports:
-            self._at = "emit_telemetry"
+            call.method = "emit_telemetry"
             extras = extras_of(plugin.emit_telemetry(state, tuple(energies)), name)
-            self._annotate(job.run_id, state.step_idx, extras)
-        return First(energies[-1], feasible, gap, code)
+        return _Step(state, First(energies[-1], feasible, gap, code), extras)
 
-    def advance(self, live: int) -> dict[int, SageError]:
-        """One step of every live row; see SlotStates."""
-        failed: dict[int, SageError] = {}
-        for slot, row in enumerate(self._rows[:live]):
-            try:
-                row.step = self._step(row)
-            except SageError as exc:
-                failed[slot] = exc
-            except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin raises is its run's own
-                failed[slot] = failure(exc, self._plugin.name, self._at)
-        return failed
+    def _annotate_if_any(self, job: Job, step: _Step) -> None:
+        if self._reports:
+            self._annotate(job.run_id, step.state.step_idx, step.extras)
 
-    def _step(self, row: _Row) -> tuple[IRPState, First]:
-        plugin, name = self._plugin, self._plugin.name
-        self._at = "step"
-        moved = plugin.step(row.state, plugin.noise_schedule)
-        moved = self._project(state_of(moved, name, self._at, row.state.step_idx + 1))
-        return moved, self._look(moved, row.energies, row.job)
+    def advance(self, live: int, now_ns: Callable[[], int]) -> Stepped:
+        """Begin a step of every live row that has none, and see which have ended; see SlotStates."""
+        self._ended.clear()
+        start_ns, rows = now_ns(), self._rows[:live]
+        for row in sorted(rows, key=lambda one: one.turn):
+            if row.step is not None or row.is_apart:
+                continue
+            row.is_apart = self._lasts(row.job)
+            if not row.is_apart and now_ns() - start_ns >= TICK_NS:
+                continue
+            row.turn, row.begun_ns = next(self._turns), now_ns()
+            if row.is_apart:
+                threading.Thread(
+                    target=self._take_apart, args=(row, now_ns), name=f"step-{self._plugin.name}", daemon=True
+                ).start()
+            else:
+                self._take(row, now_ns)
+        if all(row.step is None for row in rows):
+            self._ended.wait(PATIENCE_S)
+        steps = {slot: row.step for slot, row in enumerate(rows) if row.step is not None}
+        failed = {slot: step for slot, step in steps.items() if isinstance(step, SageError)}
+        return Stepped([slot for slot in steps if slot not in failed], failed)
+
+    def _lasts(self, job: Job) -> bool:
+        """Whether somebody would wait for a step, as far as is known."""
+        if self.capacity == 1 or not self._longest_ns:
+            return False
+        return self._longest_ns.get(bucket_of(job.size), np.inf) > self._long_step_ns
+
+    def _take_apart(self, row: _Row, now_ns: Callable[[], int]) -> None:
+        self._take(row, now_ns)
+        self._ended.set()
+
+    def _take(self, row: _Row, now_ns: Callable[[], int]) -> None:
+        """One step of a row, whose run may have ended meanwhile: then nobody looks at it."""
+        start_ns, key = now_ns(), bucket_of(row.job.size)
+        step = self._named(partial(self._step, row))
+        self._longest_ns[key] = max(now_ns() - start_ns, FORGETTING * self._longest_ns.get(key, 0.0))
+        row.step = step
+
+    def _step(self, row: _Row, call: _Call) -> _Step:
+        call.method = "step"
+        moved = self._plugin.step(row.state, self._plugin.noise_schedule)
+        moved = state_of(moved, self._plugin.name, call.method, row.state.step_idx + 1)
+        return self._look(moved, row.energies, call)
 
     def settle(
-        self, table: native.SlotTable, *, now_ns: int, margin_ns: int, tick_us: float
-    ) -> NDArray[np.uint8]:
+        self,
+        table: native.SlotTable,
+        rows: Sequence[int],
+        *,
+        now_ns: int,
+        margins_ns: Sequence[int],
+        charges_us: Sequence[float],
+    ) -> list[int]:
         """Take the steps and let the halting rule see them."""
-        rows = self._rows[: table.live]
-        for slot, row in enumerate(rows):
+        ended = []
+        for slot, margin_ns, charge_us in zip(rows, margins_ns, charges_us, strict=True):
+            row = self._rows[slot]
+            step, row.step, row.is_apart = row.step, None, False
+            if not isinstance(step, _Step):
+                raise EngineError(f"slot {slot}: expected a step that has ended")
+            left = _Kept(row.state, row.seen, len(row.energies) - 1)
             if table.summary(slot).best_is_current:
-                row.best = _Kept(row.state, row.seen, len(row.energies) - 1)
+                row.best = left
             if self._history:
-                row.past.append(_Kept(row.state, row.seen, len(row.energies) - 1))
-            row.state, row.seen = row.step
-        return native.observe(
-            table,
-            np.array([row.seen.E for row in rows]),
-            feasible=np.array([row.seen.feasible for row in rows], np.uint8),
-            gap=np.array([row.seen.gap for row in rows]),
-            halt=np.array([row.seen.halt for row in rows], np.uint8) if self._decides else None,
-            now_ns=now_ns,
-            margin_ns=margin_ns,
-            tick_us=tick_us,
-        )
+                row.past.append(left)
+            row.state, row.seen = step.state, step.seen
+            self._annotate_if_any(row.job, step)
+            E, feasible, gap, halt = row.seen
+            if table.observe(
+                slot,
+                E,
+                now_ns=now_ns,
+                margin_ns=margin_ns,
+                charge_us=charge_us,
+                feasible=feasible,
+                gap=gap,
+                halt=halt,
+            ):
+                ended.append(slot)
+        return ended
 
     def rewind(self, slot: int, attempt: int, table: native.SlotTable) -> Restored:
         """The best state at the first attempt, then the states before by their energy."""
@@ -222,5 +343,8 @@ class StateSlots:
 
     def remove(self, slot: int, last: int) -> None:
         """The last live row takes the place of one that has ended; nothing of the ended one is kept."""
+        row = self._rows[slot]
+        if row.is_under_way:
+            self._left_behind.append(row)
         self._rows[slot] = self._rows[last]
         del self._rows[last:]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sage_edge.errors import CapacityError, ConfigError, ShapeError
-from sage_edge.native import HALT_REASONS, HaltPolicy, Ring, RingReader, SlotTable, observe
+from sage_edge.errors import CapacityError, ConfigError
+from sage_edge.native import HALT_REASONS, HaltPolicy, Ring, RingReader, SlotTable
 
 PATIENT = HaltPolicy(eps=0.0)
 
@@ -111,10 +110,6 @@ CODES = range(1, len(HALT_REASONS))
 DIVERGED = HALT_REASONS.index("diverged")
 
 
-def codes(*values: int) -> np.ndarray:
-    return np.array(values, np.uint8)
-
-
 @pytest.mark.parametrize("code", CODES)
 def test_a_plugin_may_end_a_run_at_its_first_state(code):
     slots, reader = table()
@@ -128,22 +123,24 @@ def test_a_plugin_may_end_a_run_at_any_state_which_has_one_record(code):
     for run_id in (1, 2):
         slots.admit(run_id, PATIENT.replace(max_steps=1), 2.0, now_ns=0)
     reader.drain(9)
-    # The policy ends both runs here; the plugin's decision goes before it.
-    reasons = observe(slots, np.array([1.5, 1.0]), halt=codes(0, code), now_ns=9, tick_us=8.0)
-    assert [HALT_REASONS[reason] for reason in reasons] == ["max_steps", HALT_REASONS[code]]
+    # The policy ends both runs here; the plugin's decision goes before it. Runs are observed in any order.
+    assert slots.observe(1, 1.0, halt=code, now_ns=9, charge_us=3.0) == HALT_REASONS[code]
+    assert slots.observe(0, 1.5, now_ns=9, charge_us=5.0) == "max_steps"
     records = reader.drain(9)
-    assert records["run_id"].tolist() == [1, 2]
-    assert records["halt_reason"].tolist() == reasons.tolist()
+    assert records["run_id"].tolist() == [2, 1]
+    assert records["halt_reason"].tolist() == [code, HALT_REASONS.index("max_steps")]
     assert records["step_idx"].tolist() == [1, 1]
-    assert records["spent_us"].tolist() == [4.0, 4.0]
+    assert records["spent_us"].tolist() == [3.0, 5.0]
     assert slots.summary(1).best_E == 1.0
+    with pytest.raises(ConfigError, match="slot 1: its run has ended already"):
+        slots.observe(1, 0.5, now_ns=10)
 
 
 @pytest.mark.parametrize("E", [math.nan, math.inf, 1000.0])
 def test_a_state_that_diverged_ends_as_that_whatever_its_plugin_decided(E):
     slots, reader = table()
     slots.admit(1, PATIENT, 1.0, now_ns=0)
-    assert observe(slots, np.array([E]), halt=codes(1), now_ns=1).tolist() == [DIVERGED]
+    assert slots.observe(0, E, halt=1, now_ns=1) == "diverged"
     assert slots.admit(2, PATIENT, math.nan, now_ns=0, halt=1) == (1, "diverged")
     assert reader.drain(9)["halt_reason"].tolist() == [0, DIVERGED, DIVERGED]
 
@@ -153,7 +150,7 @@ def test_a_state_that_diverged_ends_as_that_whatever_its_plugin_decided(E):
 def test_a_run_is_never_rewound_from_where_its_plugin_ended_it(E, code, astray):
     slots, _ = table()
     slots.admit(1, PATIENT.replace(rewinds=3, rise=0.5), 1.0, now_ns=0)
-    observe(slots, np.array([E]), halt=codes(code), now_ns=1)
+    slots.observe(0, E, halt=code, now_ns=1)
     assert slots.astray() == astray
     assert (slots.summary(0).halt_reason is None) == bool(astray)
 
@@ -164,9 +161,7 @@ def test_a_code_that_is_none_is_refused_before_any_run_sees_its_state():
         slots.admit(run_id, PATIENT, 1.0, now_ns=0)
     unknown = len(HALT_REASONS)
     with pytest.raises(ConfigError, match=f"halt: expected 0 or the code .*, got {unknown}"):
-        observe(slots, np.ones(2), halt=codes(1, unknown), now_ns=1)
-    with pytest.raises(ShapeError, match="halt: expected C-contiguous uint8"):
-        observe(slots, np.ones(2), halt=codes(1), now_ns=1)
+        slots.observe(1, 1.0, halt=unknown, now_ns=1)
     assert len(reader.drain(9)) == 2
     slots.remove(1)
     for code in (-1, unknown, 256):

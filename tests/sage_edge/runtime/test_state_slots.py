@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,7 @@ from sage_edge import AnnealedNoise, Answer, HaltPolicy, Invariants, IRPState, n
 from sage_edge.errors import ParameterError, PluginError
 from sage_edge.irp.latent import compiled_rule
 from sage_edge.runtime import CpuRefiner, Job, Unled, open_slots
-from sage_edge.runtime.state_slots import KEPT_STREAMS, StateSlots
+from sage_edge.runtime.state_slots import KEPT_STREAMS, TICK_NS, StateSlots
 from tests.fakes import FakeClock
 from tests.seed_plugins import Counting, Halving
 
@@ -19,14 +22,18 @@ ENDLESS = HaltPolicy(eps=0.0, K=2, max_steps=1000)
 class Bench:
     """A refiner of a plugin, and what it adds to the telemetry."""
 
-    def __init__(self, plugin, slots=3, history=2):
+    def __init__(self, plugin, slots=3, history=2, clock=None):
         self.plugin = plugin
         self.added = {}
         self.ring = native.Ring(4096)
         self.reader = native.RingReader(self.ring)
         self.states = open_slots(plugin, capacity=slots, threads=1, history=history, annotate=self._annotate)
         self.refiner = CpuRefiner(
-            self.states, plugin.example, ring=self.ring, plugin_number=0, now_ns=FakeClock().monotonic_ns
+            self.states,
+            plugin.example,
+            ring=self.ring,
+            plugin_number=0,
+            now_ns=(clock or FakeClock()).monotonic_ns,
         )
 
     def _annotate(self, run_id, step_idx, extra):
@@ -366,3 +373,151 @@ def test_an_order_ends_a_run_between_two_steps():
     done = bench.run(Job(0, np.full(4, 8.0), ENDLESS, Stop()), Job(1, np.full(4, 8.0), plugin.halting))
     assert (done[0].summary.halt_reason, done[0].answer) == ("cancelled", None)
     assert isinstance(done[1].answer, Answer)
+
+
+class Sized(Halving):
+    """Halving whose inputs of more than four numbers take a step that does not end before it is let go.
+
+    State space: float64 [n].
+    Noise model: Gaussian noise on the state.
+    Energy: mean squared distance to the target.
+    Coherence contribution: the fall of that distance.
+    """
+
+    def __init__(self, config=None):
+        super().__init__(config)
+        self.may_go = threading.Event()
+
+    def input_size(self, x0):
+        return float(len(x0))
+
+    def step(self, state, noise_schedule):
+        if len(state.x) > 4:
+            assert self.may_go.wait(60), "nobody let the step go"
+        return super().step(state, noise_schedule)
+
+
+class Beside:
+    """A bench of Sized that has seen small inputs, and has a large one in a slot whose step does not end."""
+
+    def __init__(self, slots=3, **limits):
+        self.clock = FakeClock()
+        self.plugin = Sized()
+        self.bench = Bench(self.plugin, slots=slots, clock=self.clock)
+        self.refiner = self.bench.refiner
+        self.bench.run(*jobs(self.plugin, [1.0]))
+        self.large = Job(100, np.full(64, 8.0), ENDLESS.replace(max_steps=2, **limits), size=64.0)
+        self.refiner.admit([self.large])
+        assert self.refiner.tick() == []
+
+    def tick_until(self, is_over):
+        """Tick until something has ended that is what is waited for."""
+        ended = []
+        while not any(is_over(done) for done in ended):
+            ended += self.refiner.tick()
+        return ended
+
+
+def test_a_step_that_lasts_keeps_nobody_else_waiting():
+    beside = Beside()
+    small = Job(1, np.full(4, 8.0), beside.plugin.halting, size=4.0)
+    beside.refiner.admit([small])
+    ended = beside.tick_until(lambda done: done.job is small)
+    reference = refine(beside.plugin, small.x0)
+    assert [done.summary.halt_reason for done in ended] == [reference.halt_reason]
+    np.testing.assert_array_equal(ended[0].answer.array, reference.best.x)
+    assert beside.refiner.live == 1
+    beside.plugin.may_go.set()
+    (last,) = beside.tick_until(lambda done: done.job is beside.large)
+    assert (last.summary.halt_reason, last.summary.step_idx) == ("max_steps", 2)
+    np.testing.assert_allclose(last.answer.array, np.full(64, 6.0))
+
+
+def test_a_run_whose_step_lasts_beyond_its_deadline_gets_its_best_answer_by_then():
+    beside = Beside(deadline_ns=10**9)
+    beside.clock.advance(0.9)
+    assert beside.refiner.tick() == []
+    beside.clock.advance(0.099)
+    (done,) = beside.refiner.tick()
+    assert (done.summary.halt_reason, done.summary.step_idx) == ("timeout", 0)
+    np.testing.assert_array_equal(done.answer.array, np.zeros(64))
+    beside.plugin.may_go.set()
+
+
+def test_a_step_that_was_left_behind_takes_its_slot_until_it_ends():
+    beside = Beside(slots=2, deadline_ns=10**9)
+    beside.clock.advance(2.0)
+    beside.refiner.tick()
+    assert (beside.refiner.live, beside.refiner.free, beside.refiner.apart_since_ns) == (0, 1, 0)
+    small = Job(1, np.full(4, 8.0), beside.plugin.halting, size=4.0)
+    beside.refiner.admit([small])
+    assert beside.refiner.free == 0
+    beside.tick_until(lambda done: done.job is small)
+    beside.plugin.may_go.set()
+    while beside.refiner.free < 2:
+        beside.refiner.tick()
+    assert beside.refiner.apart_since_ns is None
+
+
+def test_an_order_ends_a_run_whose_step_is_under_way():
+    follower = Unled()
+    beside = Beside()
+    beside.refiner.admit([Job(7, np.full(64, 8.0), ENDLESS, follower, size=64.0)])
+    assert beside.refiner.tick() == []
+    follower.order = "global_halt"
+    (done,) = beside.refiner.tick()
+    assert (done.job.run_id, done.summary.halt_reason, done.summary.step_idx) == (7, "global_halt", 0)
+    beside.plugin.may_go.set()
+
+
+def test_a_step_that_fails_on_a_thread_of_its_own_fails_its_own_run():
+    class Falling(Sized):
+        def step(self, state, noise_schedule):
+            moved = super().step(state, noise_schedule)
+            return 1 / 0 if len(state.x) > 4 else moved
+
+    plugin = Falling()
+    plugin.may_go.set()
+    bench = Bench(plugin)
+    small = jobs(plugin, [1.0, 2.0])
+    done = bench.run(small[0], small[1], Job(9, np.ones(64), plugin.halting, size=64.0))
+    with pytest.raises(PluginError, match=r"^halving\.step: raised ZeroDivisionError"):
+        raise done[9].error
+    assert [done[n].error for n in (0, 1)] == [None, None]
+
+
+def test_a_tick_is_short_however_many_are_live_and_every_run_has_its_turn():
+    clock, taken = FakeClock(), Counter()
+
+    class Slow(Halving):
+        def step(self, state, noise_schedule):
+            clock.advance(0.0015)
+            taken[float(state.meta["target"][0])] += 1
+            return super().step(state, noise_schedule)
+
+    plugin, count = Slow(), 16
+    bench = Bench(plugin, slots=count, clock=clock)
+    bench.refiner.admit([Job(n, np.full(4, 1.0 + n), ENDLESS) for n in range(count)])
+    for _ in range(33):
+        start_ns = clock.monotonic_ns()
+        bench.refiner.tick()
+        assert clock.monotonic_ns() - start_ns <= TICK_NS + 1_500_000
+    assert len(taken) == count
+    assert max(taken.values()) - min(taken.values()) <= 1
+
+
+@pytest.mark.parametrize("slots", [1, 3, 8])
+def test_what_runs_are_charged_adds_up_to_the_time_that_their_steps_took(slots):
+    clock = FakeClock()
+
+    class Slow(Halving):
+        def step(self, state, noise_schedule):
+            clock.advance(0.0015)
+            return super().step(state, noise_schedule)
+
+    plugin = Slow()
+    bench = Bench(plugin, slots=slots, clock=clock)
+    done = bench.run(*(Job(n, np.full(4, 1.0 + n), ENDLESS.replace(max_steps=1 + n)) for n in range(slots)))
+    steps = sum(one.summary.step_idx for one in done.values())
+    spent_us = sum(one.summary.spent_us for one in done.values())
+    assert spent_us == pytest.approx(1500.0 * steps)
