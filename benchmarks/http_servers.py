@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 
 from sage_edge import HRM, Encoded, HaltPolicy, Invariants, LatentPlugin, Settings
 from sage_edge.service import create_app
+from sage_edge.service.front import configure
 
 
 class InstantPlugin(LatentPlugin):
@@ -54,15 +55,18 @@ def bare() -> FastAPI:
 def main() -> None:
     """Serve until the process is ended."""
     name, port = sys.argv[1], int(sys.argv[2])
+    settings = Settings(telemetry_dir="", threads=1)
     if name == "sage_edge":
-        hrm = HRM(Settings(telemetry_dir="", threads=1), {"instant": InstantPlugin()})
+        hrm = HRM(settings, {"instant": InstantPlugin()})
         hrm.start()
-        app = create_app(hrm)
+        config = configure(create_app(hrm), settings, port=port)
+    elif name == "front":
+        config = configure(bare(), settings, port=port)
     else:
-        app = bare()
-    uvicorn.run(
-        app, port=port, loop="uvloop", http="httptools", lifespan="off", log_level="error", access_log=False
-    )
+        config = uvicorn.Config(
+            bare(), port=port, loop="uvloop", http=name, ws="none", lifespan="off", log_config=None
+        )
+    uvicorn.Server(config).run()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from sage_edge.errors import ConfigError
 from sage_edge.orchestrator import open_hrm
 from sage_edge.service.app import create_app
 from sage_edge.service.context import Context
+from sage_edge.service.front import configure
 from sage_edge.service.starting import build_missing_engines
 
 log = logging.getLogger(__name__)
@@ -56,18 +57,11 @@ def serve(settings: Settings) -> None:
     hrm = open_hrm(settings)
     try:
         app = create_app(hrm)
-        config = uvicorn.Config(
+        config = configure(
             app,
-            loop="uvloop",
-            http="httptools",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
+            settings,
+            hrm.telemetry.metrics.replied,
             backlog=BACKLOG,
-            timeout_keep_alive=30,
-            ssl_certfile=settings.tls_cert_file or None,
-            ssl_keyfile=settings.tls_key_file or None,
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
         backends = {name: served["backend"] for name, served in hrm.status().items()}

@@ -21,6 +21,7 @@ from sage_edge.runtime import open_backend
 from sage_edge.runtime.building import BuildState, PlanBuilder, Progress
 from sage_edge.runtime.plans import REMEDY
 from sage_edge.service.errors import RETRY_AFTER_S, error_reply
+from sage_edge.service.front import configure
 
 log = logging.getLogger(__name__)
 
@@ -105,15 +106,10 @@ class _StartingServer(uvicorn.Server):
 
     def __init__(self, state: BuildState, settings: Settings) -> None:
         super().__init__(
-            uvicorn.Config(
+            configure(
                 create_starting_app(state),
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
+                settings,
                 headers=[("Connection", "close")],  # the next request goes to the service itself
-                ssl_certfile=settings.tls_cert_file or None,
-                ssl_keyfile=settings.tls_key_file or None,
                 timeout_graceful_shutdown=1,
             )
         )

@@ -14,6 +14,7 @@ import uvicorn
 
 from sage_edge import HRM, Settings
 from sage_edge.service import create_app
+from sage_edge.service.front import configure
 from tests.quadratic import QuadraticPlugin
 
 
@@ -57,9 +58,7 @@ class Service:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.server = uvicorn.Server(
-            uvicorn.Config(self.app, lifespan="off", log_config=None, access_log=False)
-        )
+        self.server = uvicorn.Server(configure(self.app, settings))
         self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self._socket]})
 
     def __enter__(self):

@@ -578,7 +578,7 @@ def test_what_is_no_http_gets_400_and_the_door(service, request_bytes):
     ("headers", "status"),
     [
         (b"Host: [\r\n", 422),
-        (b"", 422),
+        (b"", 400),
         (b"Host: x\r\nAccept: \xff\xfe\r\n", 406),
         (b"Host: x\r\nContent-Type: \xff\xfe\r\n", 415),
         (b"Host: x\r\nContent-Type: image/jpeg; charset=\xff\r\n", 422),
