@@ -136,7 +136,9 @@ class World(Course):
         if not 0 < self.cell_m <= _LARGEST:
             raise ParameterError(f"cell_m: expected more than 0 and at most {_LARGEST:g}, got {self.cell_m}")
         if (obstacles[:, 2] < 0).any():
-            raise ParameterError(f"obstacles: expected radii of 0 or more, got {obstacles[:, 2].min():g}")
+            raise ParameterError(
+                f"obstacles: expected radii of 0 or more, got {float(obstacles[:, 2].min())}"
+            )
         if np.hypot(*(goal - start)) < 1e-6:
             raise ParameterError("goal: expected another place than the start")
         discs = obstacles + np.array([0.0, 0.0, self.robot_radius_m])
@@ -241,8 +243,10 @@ class Track(Course):
             raise ParameterError("centre: expected different neighbours; leave out a repeated last point")
         narrow = np.flatnonzero(~(right + left >= 2 * self.margin_m))
         if len(narrow):
+            width_m = float((right + left)[narrow[0]])
             raise InfeasibleError(
-                f"track: narrower than twice the margin of {self.margin_m:g} m at point {narrow[0]}"
+                f"track: narrower than twice the margin of {self.margin_m} m, "
+                f"with {width_m} m at point {narrow[0]}"
             )
         normal = line.normals(centre, closed=True)
         edges = (centre + left[:, None] * normal, centre - right[:, None] * normal)
@@ -346,6 +350,6 @@ def _points(name: str, values: ArrayLike, columns: int, *, one: bool = False) ->
         raise ShapeError(f"{name}: expected {expected}, got {list(array.shape)}")
     if not np.isfinite(array).all():
         raise ShapeError(f"{name}: expected finite numbers, got NaN or infinity")
-    if (np.abs(array) > _LARGEST).any():
-        raise ParameterError(f"{name}: expected numbers up to {_LARGEST:g}, got {np.abs(array).max():g}")
+    if (largest := float(np.abs(array).max(initial=0))) > _LARGEST:
+        raise ParameterError(f"{name}: expected numbers up to {_LARGEST:g}, got {largest}")
     return array

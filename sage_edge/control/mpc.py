@@ -360,7 +360,9 @@ def _bounds(name: str, low: ArrayLike | None, high: ArrayLike | None, size: int)
     if lower.shape != (size,) or upper.shape != (size,):
         raise ShapeError(f"{name}_min, {name}_max: expected [{size}]")
     if not (lower <= upper).all():
-        raise ParameterError(f"{name}_min: expected at most {name}_max, and no NaN")
+        place = int(np.flatnonzero(~(lower <= upper))[0])
+        came = f"{float(lower[place])} and {float(upper[place])} at {place}"
+        raise ParameterError(f"{name}_min: expected at most {name}_max, and no NaN, got {came}")
     return lower, upper
 
 

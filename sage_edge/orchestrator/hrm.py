@@ -483,8 +483,8 @@ class HRM:
             for member in members:
                 scene.leave(member, None)
             raise BudgetError(
-                f"energy account: expected {least / 1e6:.3g} ATP for the initial answer, "
-                f"{locked / 1e6:.3g} are there; try again in {wait_s:.1f} s"
+                f"energy account: expected {least / 1e6} ATP for the initial answer, "
+                f"{locked / 1e6} are there; try again in {wait_s:.1f} s"
             )
 
     def _find(self, plugin: str) -> ServedPlugin:

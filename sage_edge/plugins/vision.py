@@ -154,7 +154,7 @@ def _as_uint8(frame: NDArray[np.generic]) -> NDArray[np.uint8]:
         raise ShapeError("frame: expected finite values, got NaN or infinity")
     if values.min() < 0 or values.max() > 1:
         raise ShapeError(
-            f"frame: expected float values in [0, 1], got {values.min():g} to {values.max():g}; "
+            f"frame: expected float values in [0, 1], got {float(values.min())} to {float(values.max())}; "
             "send uint8 for [0, 255]"
         )
     return np.rint(values * 255).astype(np.uint8)

@@ -178,6 +178,23 @@ def test_a_document_that_cannot_be_used_is_refused_with_what_is_wrong(plugin, do
         plugin.prepare(document)
 
 
+@pytest.mark.parametrize(
+    ("document", "came"),
+    [
+        (QP | {"l": [1 + 1e-12]}, "1.0000000000010001, 1"),
+        (QP | {"lb": [1 + 1e-12, 0], "ub": [1, 1]}, "1.0000000000010001, 1"),
+        (MPC | {"u_min": [1 + 1e-12], "u_max": [1]}, "1.000000000001 and 1.0"),
+        (PLAN | {"goal": [0, 1e9 + 1]}, "up to 1e+09, got 1000000001.0"),
+        (PLAN | {"robot_radius_m": 1e9 + 1e-4}, "1e+09, got 1000000000.0001"),
+        (TRACK | {"margin_m": 3 + 1e-9}, "3.000000001 m, with 6.0 m"),
+    ],
+)
+def test_numbers_that_differ_by_little_differ_in_the_message_too(plugin, document, came):
+    with pytest.raises(InputError) as caught:
+        plugin.prepare(document)
+    assert came in str(caught.value)
+
+
 def test_any_value_in_any_place_gives_a_problem_or_an_input_error(plugin):
     odd = [
         None,

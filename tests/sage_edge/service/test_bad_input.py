@@ -643,3 +643,9 @@ def test_an_array_of_the_wrong_length_for_the_plugin_is_refused(service):
         "/v1/refine/quadratic", content=array.tobytes(), headers=tensor_headers(array)
     )
     assert_refused(reply, 422, "bad_shape", "expected [6]", "got [7]")
+
+
+def test_a_value_just_above_the_range_is_told_as_it_is(service):
+    frame = np.full((4, 4), np.nextafter(np.float32(1), np.float32(2)))
+    reply = service.client.post(VISION, content=frame.tobytes(), headers=tensor_headers(frame))
+    assert_refused(reply, 422, "bad_shape", "[0, 1]", "got 1.0000001")
