@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from sage_edge.errors import FrameError, FrameTooLargeError
 
-_FORMATS = ("JPEG", "PNG", "WEBP")
+_PNG = b"\x89PNG\r\n\x1a\n"
+#: The JPEG pixels that libjpeg itself makes RGB of.
+_COLOURS = ("L", "RGB")
+#: libjpeg's words for a file that ends early.
+_CUT_OFF = "Premature end of JPEG file"
 Palette = Sequence[tuple[int, int, int]]
 
 
-def decode_image(content: bytes, max_pixels: int) -> NDArray[np.uint8]:
+def decode_image(
+    content: bytes, max_pixels: int, note: Callable[[str], object] = lambda _: None
+) -> NDArray[np.uint8]:
     """Decode a JPEG, PNG or WebP image.
 
     Orientation tags are not applied, so that a mask lies on the pixels as they were sent; of an
     animation the first picture is taken, of 16-bit grey the upper 8 bits; transparency is dropped.
+
+    Args:
+        content: The bytes.
+        max_pixels: Largest width x height.
+        note: Told the damage of an image that can be decoded nonetheless: a JPEG with a hole in its data.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -29,23 +41,56 @@ def decode_image(content: bytes, max_pixels: int) -> NDArray[np.uint8]:
         FrameTooLargeError: It has more than ``max_pixels`` pixels; nothing of it was decoded.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with _open(content) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise FrameTooLargeError(
                     f"frame: expected at most {max_pixels} pixels, got {width} x {height}"
                 )
+            if image.format == "JPEG" and image.mode in _COLOURS:
+                return _decode_jpeg(content, note)
             return np.asarray(_eight_bit(image).convert("RGB"))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise FrameTooLargeError(f"frame: expected at most {max_pixels} pixels, got far more") from exc
-    except FrameTooLargeError:
+    except (FrameTooLargeError, FrameError):
         raise
-    except UnidentifiedImageError as exc:
-        raise FrameError(
-            f"frame: expected a JPEG, PNG or WebP image, got {len(content)} bytes of no such kind"
-        ) from exc
     except Exception as exc:  # a decoder meets broken bytes with whatever error they lead it to
         raise FrameError(f"frame: the image is broken: {exc}") from exc
+
+
+def _open(content: bytes) -> ImageFile.ImageFile:
+    """An image of a known kind, of which nothing is decoded yet.
+
+    The kind's own class is asked, since ``Image.open`` calls a broken file one of no kind.
+    """
+    if content.startswith(_PNG):
+        return PngImagePlugin.PngImageFile(io.BytesIO(_critical_chunks(content)))
+    if content.startswith(b"\xff\xd8\xff"):
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(content))
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile(io.BytesIO(content))
+    raise FrameError(f"frame: expected a JPEG, PNG or WebP image, got {len(content)} bytes of no such kind")
+
+
+def _critical_chunks(content: bytes) -> bytes:
+    """A PNG without what its pixels do not need, such as texts: broken ones do no harm then."""
+    kept, start = [_PNG], len(_PNG)
+    while start + 8 <= len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+        if not content[start + 4] & 0x20:  # a capital letter
+            kept.append(content[start:end])
+        start = end
+    return b"".join([*kept, content[start:]])
+
+
+def _decode_jpeg(content: bytes, note: Callable[[str], object]) -> NDArray[np.uint8]:
+    """The pixels of a JPEG, and a note of what libjpeg warns of, which Pillow keeps to itself."""
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(content, "RGB")
+    except ValueError as exc:
+        if str(exc) == _CUT_OFF:
+            raise
+        pixels = simplejpeg.decode_jpeg(content, "RGB", strict=False)
+        note(str(exc))
+    return pixels
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

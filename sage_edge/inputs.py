@@ -7,7 +7,7 @@ import io
 import math
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from reprlib import repr as shown
 from typing import Any, ClassVar
@@ -33,10 +33,12 @@ class Limits:
     Attributes:
         max_pixels: Of a frame, width x height.
         max_bytes: Of what an archive unpacks to.
+        note: Told what of an input is damaged that can be used nonetheless.
     """
 
     max_pixels: int
     max_bytes: int
+    note: Callable[[str], object] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class FrameKind(InputKind):
             return _tensor(part, limits.max_pixels)
         if part.content.startswith(b"\x93NUMPY"):
             return _numpy_array(part.content, limits.max_pixels)
-        return decode_image(part.content, limits.max_pixels)
+        return decode_image(part.content, limits.max_pixels, limits.note)
 
     def from_json(self, value: Any, limits: Limits) -> NDArray[np.generic]:
         """The frame of ``{"base64": "…"}``, which has ``shape`` and ``dtype`` beside it for a raw tensor.

@@ -39,6 +39,7 @@ def describe(result: Result, total_ms: float, *, with_content: bool = True) -> d
         "E_norm": finite(run.best_E / result.E_scale),
         "E0": finite(run.E0),
         "trust": result.trust,
+        "damage": result.damage or None,
         "monotonicity_ratio": run.monotonicity_ratio,
         "ATP_spent": result.ATP_spent,
         "branches": result.branches,

@@ -99,8 +99,11 @@ def _refine_file(hrm: HRM, plugin: str, path: Path, budget: Budget, out: Path, l
     content = path.read_bytes()
     if not content:
         raise ParameterError(f"expected a {kind.name}, got an empty file")
-    given = kind.from_part(Part(content, kind.suffixes.get(path.suffix.lower(), "")), limits)
-    result = hrm.submit(plugin, hrm.prepare(plugin, given), budget).future.result()
+    damage: list[str] = []
+    part = Part(content, kind.suffixes.get(path.suffix.lower(), ""))
+    given = kind.from_part(part, replace(limits, note=damage.append))
+    prepared = hrm.prepare(plugin, given)
+    result = hrm.submit(plugin, prepared, budget, damage="; ".join(damage)).future.result()
     document = results.describe(result, result.queue_ms + result.refine_ms, with_content=False)
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     (out / f"{path.stem}.json").write_text(text + "\n", encoding="utf-8")
@@ -130,4 +133,5 @@ def _summary(result: Result) -> str:
     return (
         f"{run.step_idx} steps, halt {run.halt_reason}, E {run.best_E:.4g}, "
         f"trust {trust}, {result.refine_ms:.0f} ms, {result.ATP_spent:.0f} ATP"
+        f"{', damaged: ' + result.damage if result.damage else ''}"
     )

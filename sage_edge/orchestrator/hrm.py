@@ -247,6 +247,7 @@ class HRM:
         priority: int = 0,
         stream_id: str | None = None,
         keeps_latest: bool = False,
+        damage: str = "",
     ) -> Ticket:
         """Queue a prepared input for refinement.
 
@@ -260,6 +261,7 @@ class HRM:
             priority: Of two waiting requests the one with more goes first.
             stream_id: The stream that the frame belongs to, if any.
             keeps_latest: Whether an older frame of its stream that still waits gives way to it.
+            damage: What of the input is damaged; empty for none.
 
         Raises:
             UnknownPluginError: No such plugin.
@@ -269,7 +271,9 @@ class HRM:
             BudgetError: The energy account cannot pay for the initial answer.
             ClosingError: The orchestrator is closing.
         """
-        entry = Entry(plugin, prepared, budget or Budget(), request_id, priority, stream_id, keeps_latest)
+        entry = Entry(
+            plugin, prepared, budget or Budget(), request_id, priority, stream_id, keeps_latest, damage
+        )
         scene, (ticket,) = self._compose([entry], entry.budget, start_ns, reserve_ns, is_posted=False)
         self._admit(scene, [ticket])
         return ticket
@@ -426,6 +430,7 @@ class HRM:
             keeps_latest=entry.keeps_latest,
             size=self.size_of(entry),
             reserve_ns=reserve_ns,
+            damage=entry.damage,
         )
 
     def _admit(self, scene: Scene, tickets: Sequence[Ticket]) -> None:

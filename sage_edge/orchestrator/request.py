@@ -68,6 +68,7 @@ class Entry:
         priority: Of two waiting requests the one with more goes first.
         stream_id: The stream that its frame belongs to, if any.
         keeps_latest: Whether an older waiting frame of the stream gives way to it.
+        damage: What of its input is damaged; empty for none.
     """
 
     plugin: str
@@ -77,6 +78,7 @@ class Entry:
     priority: int = 0
     stream_id: str | None = None
     keeps_latest: bool = False
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +89,13 @@ class Result:
         answer: Decoded from the lowest-energy feasible state seen.
         run: What the run measured.
         E_scale: Divide an energy by it to get E_norm.
-        trust: Expected quality of the answer in [0, 1]; None when the plugin has no calibration.
+        trust: Expected quality of the answer in [0, 1]; None when the plugin has no calibration. 0 where the
+            input was damaged, since a calibration is one for whole inputs.
         ATP_spent: Refinement energy of all branches in ATP (mJ), priced as the telemetry says.
         queue_ms, refine_ms: Waiting for a slot; from the slot to the decoded answer.
         branches: How many starts were refined; ``run`` is that of the best one.
         scene_id: The scene that it shares a budget with.
+        damage: What of its input was damaged, in the decoder's words; empty for none.
     """
 
     request_id: str
@@ -106,6 +110,7 @@ class Result:
     refine_ms: float
     branches: int
     scene_id: str
+    damage: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -140,6 +145,7 @@ class Ticket:
         keeps_latest: Whether it makes an older waiting frame of its stream give way.
         size: How large its input is, in the plugin's own unit.
         reserve_ns: What the reply takes after the answer.
+        damage: What of its input is damaged; empty for none.
     """
 
     request_id: str
@@ -155,6 +161,7 @@ class Ticket:
     keeps_latest: bool = False
     size: float = 1.0
     reserve_ns: int = 0
+    damage: str = ""
     admitted_ns: int = 0
     future: Future[Result] = field(default_factory=_running_future)
     _cancelled: threading.Event = field(default_factory=threading.Event)

@@ -380,6 +380,7 @@ class Worker:
         if best.answer is None or summary is None:
             raise EngineError(f"{self._plugin.name}: the best branch has no answer")
         scale = best.job.policy.E_scale
+        trust = quality_of(self._plugin, summary.best_E / scale)
         return Result(
             request_id=ticket.request_id,
             plugin=self._plugin.name,
@@ -387,12 +388,13 @@ class Worker:
             answer=best.answer,
             run=_still_running(summary) if running.left else summary,
             E_scale=scale,
-            trust=quality_of(self._plugin, summary.best_E / scale),
+            trust=0.0 if ticket.damage and trust is not None else trust,
             ATP_spent=sum(member.spent_uatp for member in running.members.values()) / 1e6,
             queue_ms=(ticket.admitted_ns - ticket.start_ns) / 1e6,
             refine_ms=(self._clock.monotonic_ns() - ticket.admitted_ns) / 1e6,
             branches=running.branches,
             scene_id=ticket.members[0].scene.scene_id,
+            damage=ticket.damage,
         )
 
     def _fail_all(self, error: SageError) -> None:

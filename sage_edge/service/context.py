@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from fastapi import Request
 
@@ -25,6 +25,18 @@ T = TypeVar("T")
 #: Kept free before a deadline for the way from here to the caller, which cannot be seen from here,
 #: beside the event loop's delay when a request arrives and when its reply is sent.
 _SENDING_NS = 1_000_000
+
+
+class Prepared(NamedTuple):
+    """An input that can be queued.
+
+    Attributes:
+        x0: What the plugin's ``prepare`` returned.
+        damage: What of it was damaged; empty for none.
+    """
+
+    x0: Any
+    damage: str
 
 
 @dataclass(slots=True)
@@ -92,15 +104,18 @@ class Context:
         """
         return self.hrm.require(plugin).takes
 
-    def prepare(self, plugin: str, body: Body) -> Any:
+    def prepare(self, plugin: str, body: Body) -> Prepared:
         """Decode a body and make it what the plugin's slots load. Takes its time: not for the event loop.
 
         Raises:
             InputError: The plugin cannot use it.
         """
         settings = self.settings
-        limits = Limits(max_pixels=settings.max_frame_pixels, max_bytes=settings.max_body_bytes)
-        return self.hrm.prepare(plugin, body.decode(limits))
+        damage: list[str] = []
+        limits = Limits(
+            max_pixels=settings.max_frame_pixels, max_bytes=settings.max_body_bytes, note=damage.append
+        )
+        return Prepared(self.hrm.prepare(plugin, body.decode(limits)), "; ".join(damage))
 
     def submit(self, entry: Entry, start_ns: int) -> Ticket:
         """Queue one input.
@@ -123,6 +138,7 @@ class Context:
                 priority=entry.priority,
                 stream_id=entry.stream_id,
                 keeps_latest=entry.keeps_latest,
+                damage=entry.damage,
             )
         self._learn_later(ticket)
         return ticket

@@ -96,6 +96,7 @@ _RESULT = {
     "E_norm": 0.41,
     "E0": 0.052,
     "trust": 0.83,
+    "damage": None,
     "monotonicity_ratio": 1.0,
     "ATP_spent": 512.4,
     "branches": 1,
@@ -129,6 +130,7 @@ class Result(BaseModel):
     E_norm: float | None = Field(description="E over the plugin's scale.")
     E0: float | None = Field(description="The energy of the initial answer.")
     trust: _Ratio | None = Field(description="The answer's expected quality; null without a calibration.")
+    damage: str | None = Field(description="What of the input was damaged; null for none. Trust is 0 then.")
     monotonicity_ratio: _Ratio = Field(description="The share of steps at which E fell.")
     ATP_spent: _Atp
     branches: int = Field(ge=1, description="Starts that were refined.")

@@ -79,7 +79,7 @@ class PlaceFields(BaseModel):
 class RequestFields(PlaceFields, BudgetFields):
     """All options of a refinement."""
 
-    def entry(self, plugin: str, prepared: Any) -> Entry:
+    def entry(self, plugin: str, prepared: Any, damage: str = "") -> Entry:
         """A prepared input under these options.
 
         Raises:
@@ -101,6 +101,7 @@ class RequestFields(PlaceFields, BudgetFields):
             priority=self.priority or 0,
             stream_id=self.stream_id,
             keeps_latest=self.keep is not None,
+            damage=damage,
         )
 
 

@@ -71,7 +71,7 @@ async def refine(
         fields = {**body.fields, **fields_of_headers(request.headers), **query.model_dump(exclude_none=True)}
         options = read(RequestFields, fields)
         prepared = await context.run(context.prepare, plugin, body)
-    entry = replace(options.entry(plugin, prepared), request_id=request_id_of(request))
+    entry = replace(options.entry(plugin, *prepared), request_id=request_id_of(request))
     if media_type == SSE_TYPE:
         return _stream(context, entry, wishes, start_ns)
     if wishes.is_async:

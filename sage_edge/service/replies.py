@@ -72,7 +72,8 @@ def _no_picture(result: Result) -> str:
 
 def _headers(result: Result, total_ms: float) -> dict[str, str]:
     run = result.run
-    return {
+    damage = {"Sage-Damage": result.damage} if result.damage else {}
+    return damage | {
         "Sage-Request-Id": result.request_id,
         "Sage-Halt-Reason": run.halt_reason or "",
         "Sage-Partial": str(result.is_partial).lower(),

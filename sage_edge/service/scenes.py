@@ -68,7 +68,7 @@ def _entries(context: Context, body: SceneBody) -> list[Entry]:
     for number, (plugin, member) in enumerate(body.members):
         with naming_member(number):
             options = read(RequestFields, member.fields)
-            entries.append(options.entry(plugin, context.prepare(plugin, member)))
+            entries.append(options.entry(plugin, *context.prepare(plugin, member)))
     return entries
 
 

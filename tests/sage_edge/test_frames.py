@@ -83,6 +83,101 @@ def test_damaged_images_decode_or_are_refused_and_nothing_else(kind, place, valu
         assert decode_image(damaged, 10_000).ndim == 3
 
 
+#: How cameras and programs write a JPEG.
+WAYS = (
+    {"quality": 5},
+    {"quality": 95, "subsampling": 0},
+    {"quality": 75, "subsampling": 1},
+    {"quality": 75, "progressive": True},
+    {"quality": 85, "optimize": True},
+    {"quality": 75, "restart_marker_blocks": 3},
+    {"quality": 75, "restart_marker_rows": 1, "progressive": True},
+)
+
+
+def pixels_and_damage(content):
+    damage = []
+    return decode_image(content, 1 << 22, damage.append), damage
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_whole_jpeg_is_decoded_as_pillow_does_and_never_called_damaged(way, mode, nuclei_frame):
+    picture = Image.fromarray(nuclei_frame).convert(mode)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", **way)
+    pixels, damage = pixels_and_damage(buffer.getvalue())
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(buffer).convert("RGB")))
+    assert damage == []
+
+
+def test_real_pictures_are_never_called_damaged(data_folder):
+    files = sorted(data_folder.rglob("*.png"))
+    for number, file in enumerate(files[:: max(1, len(files) // 70)]):
+        buffer = io.BytesIO()
+        Image.open(file).convert("RGB").save(buffer, "JPEG", **WAYS[number % len(WAYS)])
+        assert pixels_and_damage(buffer.getvalue())[1] == [], file
+
+
+@pytest.mark.parametrize("padding", [b"\0" * 100, b"\xff\xff", b"not of the picture"])
+def test_bytes_behind_a_jpeg_do_no_harm(padding, nuclei_frame):
+    assert pixels_and_damage(encoded(nuclei_frame, "JPEG") + padding)[1] == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("loss", ["end", "hole", "zeros"])
+def test_a_jpeg_that_has_lost_a_third_of_its_data_is_called_damaged_or_refused(way, loss, nuclei_frame):
+    whole = encoded(nuclei_frame, "JPEG", **way)
+    first, last = len(whole) // 3, 2 * len(whole) // 3
+    kept = {
+        "end": whole[:last] + b"\xff\xd9",
+        "hole": whole[:first] + whole[last:],
+        "zeros": whole[:first] + bytes(last - first) + whole[last:],
+    }
+    try:
+        pixels, damage = pixels_and_damage(kept[loss])
+    except FrameError:
+        assert way.get("progressive")  # whose scans have headers, which were lost
+    else:
+        assert pixels.shape == nuclei_frame.shape
+        assert len(damage) == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_image_that_ends_early_is_refused(kind, nuclei_frame):
+    with pytest.raises(FrameError, match="the image is broken"):
+        decode_image(encoded(nuclei_frame, kind)[:-1000], 1 << 22)
+
+
+def with_chunk(png, chunk):
+    """A PNG with something behind its header."""
+    return png[:33] + chunk + png[33:]
+
+
+def test_a_png_is_read_whatever_its_texts_are(picture):
+    png = encoded(picture, "PNG")
+    wrong = struct.pack(">I", 5) + b"tEXt" + b"a\0bcd" + b"sum?"
+    bomb = zlib.compress(bytes(1 << 24))
+    large = struct.pack(">I", len(bomb) + 3) + b"zTXt" + b"a\0\0" + bomb
+    large += struct.pack(">I", zlib.crc32(large[4:]))
+    for chunk in (wrong, large):
+        np.testing.assert_array_equal(decode_image(with_chunk(png, chunk), 1000), picture)
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (lambda png: png[:29] + b"sum?" + png[33:], "checksum in b'IHDR'"),
+        (lambda png: png[:20], "the image is broken"),
+        (lambda png: png[:8], "the image is broken"),
+    ],
+)
+def test_a_png_that_cannot_be_read_is_not_called_no_png(content, cause, picture):
+    with pytest.raises(FrameError, match=cause) as caught:
+        decode_image(content(encoded(picture, "PNG")), 1000)
+    assert "no such kind" not in str(caught.value)
+
+
 def test_a_mask_png_holds_the_class_numbers_and_the_colours():
     mask = np.random.default_rng(1).integers(0, 3, (9, 11), np.uint8)
     image = Image.open(io.BytesIO(mask_png(mask, PALETTE)))
