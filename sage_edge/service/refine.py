@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from fastapi.responses import Response, StreamingResponse
 from sage_edge.errors import SageError
 from sage_edge.orchestrator import LARGEST_BUDGET, Entry, Result, Ticket
 from sage_edge.results import describe
-from sage_edge.service import openapi
+from sage_edge.service import openapi, sse
 from sage_edge.service.answers import accepted, keep_for_later
 from sage_edge.service.bodies import read_body
 from sage_edge.service.context import Context, context_of
@@ -110,10 +110,11 @@ def _stream(context: Context, entry: Entry, wishes: Preferences, start_ns: int) 
         listener.close()
         raise
     headers = {"Cache-Control": "no-store", **_applied(wishes)}
-    return StreamingResponse(_events(context, listener, ticket), media_type=SSE_TYPE, headers=headers)
+    events = sse.kept_alive(_events(context, listener, ticket), sse.HEARTBEAT_S)
+    return StreamingResponse(events, media_type=SSE_TYPE, headers=headers)
 
 
-async def _events(context: Context, listener: Listener, ticket: Ticket) -> AsyncIterator[bytes]:
+async def _events(context: Context, listener: Listener, ticket: Ticket) -> AsyncGenerator[bytes, None]:
     """One event for each step as it happens, then the result; a caller that goes away ends the run."""
     answer = asyncio.wrap_future(ticket.future)
     try:

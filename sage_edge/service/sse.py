@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from sage_edge.orchestrator import Result
@@ -12,6 +12,10 @@ from sage_edge.telemetry import Hub, Record
 
 #: Records that a slow listener may be behind before the oldest are dropped for it.
 BACKLOG = 4096
+#: Seconds without an event after which a comment is sent, as the HTML standard advises (section 9.2.7):
+#: proxies close what is silent, and a reader that has gone is noticed by it.
+HEARTBEAT_S = 15.0
+_HEARTBEAT = b": still here\n\n"
 #: How long a finished request waits for the record of its last step, which the mailbox may have lost.
 LAST_RECORD_S = 1.0
 
@@ -20,6 +24,29 @@ def event(name: str, data: Any, event_id: str | None = None) -> bytes:
     """One event in the wire format of the HTML standard, section 9.2."""
     head = f"id: {event_id}\n" if event_id is not None else ""
     return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+async def kept_alive(
+    events: AsyncGenerator[bytes, None], every_s: float, last: bytes = b""
+) -> AsyncIterator[bytes]:
+    """Events, a comment wherever none has come for ``every_s``, and ``last`` when they have ended."""
+    coming: asyncio.Future[bytes] = asyncio.ensure_future(anext(events))
+    try:
+        while True:
+            while not (await asyncio.wait([coming], timeout=every_s))[0]:
+                yield _HEARTBEAT
+            try:
+                came = coming.result()
+            except StopAsyncIteration:
+                break
+            yield came
+            coming = asyncio.ensure_future(anext(events))
+        if last:
+            yield last
+    finally:
+        coming.cancel()
+        await asyncio.wait([coming])
+        await events.aclose()
 
 
 class Listener:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_edge.errors import ParameterError
-from sage_edge.service import openapi
+from sage_edge.service import openapi, sse
 from sage_edge.service.context import Context, context_of
 from sage_edge.service.models import AuditHead, Error
 from sage_edge.service.options import ONCE
@@ -72,7 +72,7 @@ async def records(request: Request, span: Annotated[Span, Query()]) -> Response:
     responses={
         200: openapi.text(
             SSE_TYPE,
-            "``record`` events; ``dropped`` counts those that are missing before the next",
+            "``record`` events; ``dropped`` counts those missing before the next; ``end`` at a drain",
             f"id: 0\nevent: record\ndata: {openapi.RECORD}\n\n",
         ),
         **openapi.failures(ParameterError),
@@ -85,7 +85,9 @@ async def stream(
 ) -> Response:
     """One ``record`` event for each record; resumable by ``Last-Event-ID``."""
     resume = last_event_id if last_event_id is not None else start.after
-    return StreamingResponse(_stream(context_of(request), resume), media_type=SSE_TYPE)
+    last = event("end", {"reason": "draining"})
+    events = sse.kept_alive(_stream(context_of(request), resume), sse.HEARTBEAT_S, last)
+    return StreamingResponse(events, media_type=SSE_TYPE, headers={"Cache-Control": "no-store"})
 
 
 @router.get(
@@ -135,7 +137,7 @@ def _to_lines(records: list[Record]) -> str:
     return "".join(to_line(record) + "\n" for record in records)
 
 
-async def _stream(context: Context, resume: int | None) -> AsyncIterator[bytes]:
+async def _stream(context: Context, resume: int | None) -> AsyncGenerator[bytes, None]:
     hub = context.hrm.telemetry.hub
     listener = Listener(hub)
     try:

@@ -6,15 +6,17 @@ import json
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
 from sage_edge import Settings
 from sage_edge.config import shared_file
+from sage_edge.service import sse
 from tests.quadratic import QuadraticPlugin
 from tests.sage_edge.service.conftest import Service
-from tests.wire import post_vector
+from tests.wire import post_vector, tensor_headers
 
 STEPS = 5
 
@@ -176,6 +178,45 @@ def test_a_listener_that_goes_away_is_forgotten(alone):
         next(lines)
         alone.wait_for(lambda: len(subscriptions) == 1)
     alone.wait_for(lambda: not subscriptions)
+
+
+def test_a_silent_stream_says_that_it_is_there_and_is_not_cached(alone, monkeypatch):
+    monkeypatch.setattr(sse, "HEARTBEAT_S", 0.05)
+    with alone.client.stream("GET", "/v1/telemetry/stream") as stream:
+        assert stream.headers["cache-control"] == "no-store"
+        lines = (line for line in stream.iter_lines() if line)
+        assert next(lines) == ": connected"
+        assert take(3, lines) == [": still here"] * 3
+        start = last_seq(alone)
+        run(alone)
+        assert next(line for line in lines if not line.startswith(":")) == f"id: {start + 1}"
+
+
+def test_the_stream_of_a_request_that_takes_its_time_says_that_it_is_there(gated, monkeypatch):
+    monkeypatch.setattr(sse, "HEARTBEAT_S", 0.05)
+    service, gate = gated
+    gate.close()
+    body = np.full(6, 4, np.float32)
+    headers = tensor_headers(body) | {"Accept": "text/event-stream"}
+    with service.client.stream(
+        "POST", "/v1/refine/quadratic", content=body.tobytes(), headers=headers
+    ) as stream:
+        lines = (line for line in stream.iter_lines() if line)
+        assert [line for line in take(8, lines) if line.startswith(":")][-2:] == [": still here"] * 2
+        gate.open()
+        assert "event: result" in list(lines)
+
+
+def test_a_stream_that_the_service_ends_says_so(tmp_path):
+    settings = Settings(slots=1, threads=1, telemetry_dir="")
+    with (
+        Service({"quadratic": QuadraticPlugin()}, settings) as service,
+        service.client.stream("GET", "/v1/telemetry/stream") as stream,
+    ):
+        chunks = stream.iter_raw()
+        next(chunks)
+        service.hrm.telemetry.hub.close()
+        assert list(chunks) == [b'event: end\ndata: {"reason": "draining"}\n\n']
 
 
 def test_a_refused_event_stream_leaves_no_listener_behind(alone):
