@@ -9,7 +9,6 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from reprlib import repr as shown
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,12 +17,19 @@ from numpy.typing import NDArray
 
 from sage_edge.errors import FrameError, FrameTooLargeError, InputError, ShapeError
 from sage_edge.frames import decode_image
+from sage_edge.messages import named, shown
 
 JSON_TYPE = "application/json"
 #: Bytes of no kind that HTTP knows: a raw tensor, a NumPy file.
 OCTETS_TYPE = "application/octet-stream"
 TENSOR_DTYPES = ("uint8", "float16", "float32")
 MAX_DIMENSIONS = 8
+#: What a JSON document may hold, since nothing else runs while it is read: so many texts, lists and objects;
+#: so many values.
+MOST_JSON_PARTS = 1 << 17
+MOST_JSON_VALUES = 3 << 20
+#: Characters that are decoded from base64 at a time.
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +160,7 @@ class FrameKind(InputKind):
         if not isinstance(value, dict):
             raise FrameError(f'frame: expected {{"base64": "…"}}, got {shown(value)}')
         if not set(value) <= {"base64", "shape", "dtype"}:
-            raise FrameError(f"frame: expected the keys base64, shape and dtype, got {sorted(value)}")
+            raise FrameError(f"frame: expected the keys base64, shape and dtype, got {named(value)}")
         content = _from_base64(value.get("base64"))
         return self.from_part(
             Part(content, shape=written_shape(value.get("shape")), dtype=value.get("dtype")), limits
@@ -272,11 +278,24 @@ def parse_json(content: bytes | str, name: str, error: type[InputError] = FrameE
 
     Raises:
         InputError: It is not valid JSON.
+        FrameTooLargeError: Reading it would hold everybody up.
     """
     try:
+        _check_parts(content, name)
         return orjson.loads(content)
     except orjson.JSONDecodeError as exc:
         raise error(f"{name}: not valid JSON: {exc}") from exc
+
+
+def _check_parts(content: bytes | str, name: str) -> None:
+    text = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    parts, values = text.count(b"[") + text.count(b"{") + text.count(b'"') // 2, text.count(b",") + 1
+    for most, what, came in (
+        (MOST_JSON_PARTS, "texts, lists and objects", parts),
+        (MOST_JSON_VALUES, "values", values),
+    ):
+        if came > most:
+            raise FrameTooLargeError(f"{name}: expected JSON of at most {most} {what}, got {came}")
 
 
 def written_shape(shape: Any) -> str | None:
@@ -288,15 +307,18 @@ def written_shape(shape: Any) -> str | None:
     if shape is None:
         return None
     if not isinstance(shape, list):
-        raise ShapeError(f"frame.shape: expected a list of integers, got {shape!r}")
+        raise ShapeError(f"frame.shape: expected a list of integers, got {shown(shape)}")
     return ",".join(map(str, shape))
 
 
 def _from_base64(text: object) -> bytes:
     if not isinstance(text, str) or not text:
         raise FrameError(f"frame.base64: expected a string that is not empty, got {shown(text)}")
+    pieces = (text[first : first + _PIECE] for first in range(0, len(text), _PIECE))
     try:
-        return base64.b64decode(text, validate=True)
+        if text.find("=", 0, -2) >= 0:
+            raise ValueError("padding before the end")
+        return b"".join(base64.b64decode(piece, validate=True) for piece in pieces)
     except ValueError as exc:
         raise FrameError(f"frame.base64: expected base64 without line breaks: {exc}") from exc
 
@@ -308,10 +330,11 @@ def _tensor(part: Part, max_pixels: int) -> NDArray[np.generic]:
     is_shape = all(number.isascii() and number.isdecimal() and len(number) < 10 for number in numbers)
     if not is_shape or len(numbers) > MAX_DIMENSIONS:
         raise ShapeError(
-            f"tensor shape: expected up to {MAX_DIMENSIONS} numbers such as 480,640,3, got {part.shape!r}"
+            f"tensor shape: expected up to {MAX_DIMENSIONS} numbers such as 480,640,3, "
+            f"got {shown(part.shape)}"
         )
     if part.dtype not in TENSOR_DTYPES:
-        raise ShapeError(f"tensor dtype: expected one of {', '.join(TENSOR_DTYPES)}, got {part.dtype!r}")
+        raise ShapeError(f"tensor dtype: expected one of {', '.join(TENSOR_DTYPES)}, got {shown(part.dtype)}")
     shape, dtype = tuple(int(number) for number in numbers), np.dtype(part.dtype)
     _check_pixels(shape, max_pixels)
     expected = math.prod(shape) * dtype.itemsize

@@ -24,6 +24,7 @@ from sage_edge.errors import (
 from sage_edge.irp import IRPPlugin
 from sage_edge.irp.guard import calling, size_of
 from sage_edge.irp.reputation import Outcome
+from sage_edge.messages import shown
 from sage_edge.orchestrator.fit import check_fits
 from sage_edge.orchestrator.ledger import Ledger
 from sage_edge.orchestrator.member import Member
@@ -494,7 +495,7 @@ class HRM:
 
     def _find(self, plugin: str) -> ServedPlugin:
         if plugin not in self._served:
-            raise UnknownPluginError(f"plugin: expected one of {sorted(self._served)}, got {plugin!r}")
+            raise UnknownPluginError(f"plugin: expected one of {sorted(self._served)}, got {shown(plugin)}")
         return self._served[plugin]
 
 

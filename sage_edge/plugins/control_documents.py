@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from reprlib import repr as shown
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from sage_edge import native
 from sage_edge.control import MPC, Limits, PlanProblem, Problem, QpProblem, Track, World
 from sage_edge.control.line import Floats
 from sage_edge.errors import ParameterError, ShapeError
+from sage_edge.messages import named, shown
 
 #: Largest number of variables, and of rows, of a quadratic program that is taken from outside; of an MPC,
 #: of states and of inputs over the whole horizon.
@@ -39,7 +39,7 @@ def read_problem(document: Document) -> Problem:
     values = {name: _plain(value) for name, value in document.items() if value is not None}
     kind = values.pop("kind", None)
     if not isinstance(kind, str) or kind not in _READERS:
-        raise ParameterError(f"problem.kind: expected one of {', '.join(_READERS)}, got {kind!r}")
+        raise ParameterError(f"problem.kind: expected one of {', '.join(_READERS)}, got {shown(kind)}")
     if "stream_id" in values:
         raise ParameterError("problem.stream_id: expected it beside the problem, as for every plugin")
     required, optional, read = _READERS[kind]
@@ -47,7 +47,7 @@ def read_problem(document: Document) -> Problem:
     if missing or unknown:
         raise ParameterError(
             f"problem: a {kind} needs {sorted(required)} and may have {sorted(optional)}; "
-            f"missing {sorted(missing)}, unknown {sorted(unknown)}"
+            f"missing {named(missing)}, unknown {named(unknown)}"
         )
     return read(values)
 
@@ -86,13 +86,13 @@ def _number(name: str, value: Any) -> float:
     try:
         return float(value)
     except OverflowError as exc:
-        raise ParameterError(f"{name}: expected a number that a float64 has, got {shown(value)}") from exc
+        raise ParameterError(f"{name}: expected a number of at most 1.8e308, got more") from exc
 
 
 def _count(name: str, value: Any, most: int) -> int:
     number = _number(name, value)
     if not (number.is_integer() and 1 <= number <= most):
-        raise ParameterError(f"{name}: expected a whole number from 1 to {most}, got {value!r}")
+        raise ParameterError(f"{name}: expected a whole number from 1 to {most}, got {shown(value)}")
     return int(number)
 
 
@@ -111,7 +111,7 @@ def _solver(P: bytes, A: bytes, n: int) -> native.QpSolver:
 
 def _read_qp(values: Document) -> QpProblem:
     P, q = _array("P", values["P"], 2), _array("q", values["q"], 1)
-    if P.shape != (len(q), len(q)):
+    if not len(q) or P.shape != (len(q), len(q)):
         raise ShapeError(f"P: expected [{len(q)}, {len(q)}] to fit q, got {list(P.shape)}")
     A = None if "A" not in values else _array("A", values["A"], 2)
     if A is not None and A.shape[1] != len(q):
@@ -152,13 +152,13 @@ def _read_mpc(values: Document) -> Problem:
     ]
     shift = values.get("shift", True)
     if not isinstance(shift, bool):
-        raise ParameterError(f"shift: expected true or false, got {shift!r}")
+        raise ParameterError(f"shift: expected true or false, got {shown(shift)}")
     return mpc.problem(_array("x0", values["x0"], 1), *wanted, shift=shift)
 
 
 def _weights(name: str, value: Any) -> Floats:
     """One row, or a row for each: a weight matrix or its diagonal, a reference or those of all stages."""
-    is_row = len(value) > 0 and np.ndim(value[0]) == 0 if isinstance(value, (list, np.ndarray)) else False
+    is_row = isinstance(value, (list, np.ndarray)) and len(value) > 0 and not np.iterable(value[0])
     return _array(name, value, 1 if is_row else 2)
 
 
@@ -167,7 +167,7 @@ def _limits(value: Any, defaults: Limits) -> Limits:
         return defaults
     names = Limits.__slots__
     if not isinstance(value, dict) or not set(value) <= set(names):
-        raise ParameterError(f"limits: expected some of {', '.join(names)}, got {value!r}")
+        raise ParameterError(f"limits: expected some of {', '.join(names)}, got {shown(value)}")
     given = {name: _number(f"limits.{name}", number) for name, number in value.items()}
     return Limits(**{name: given.get(name, getattr(defaults, name)) for name in names})
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -24,7 +25,9 @@ from sage_edge.errors import (
     SageError,
 )
 from sage_edge.inputs import JSON_TYPE, OCTETS_TYPE, InputKind, Limits, Part, parse_json, written_shape
+from sage_edge.messages import named, shown
 
+T = TypeVar("T")
 SHAPE_HEADER = "Sage-Tensor-Shape"
 DTYPE_HEADER = "Sage-Tensor-Dtype"
 FORM_TYPE = "multipart/form-data"
@@ -80,6 +83,8 @@ class SceneBody:
 
 #: Tells which kind the plugin of a name takes, or raises UnknownPluginError.
 KindOf = Callable[[str], InputKind]
+#: Makes of a body that has come what it holds. Takes its time: not for the event loop.
+Parse = Callable[[], T]
 
 
 @contextmanager
@@ -92,53 +97,54 @@ def naming_member(number: int) -> Iterator[None]:
         raise
 
 
-async def read_body(request: Request, kind: InputKind, max_bytes: int) -> Body:
+async def read_body(request: Request, kind: InputKind, max_bytes: int) -> Parse[Body]:
     """Read a request's body, whatever its type.
 
     Raises:
         FrameTooLargeError: It is longer than ``max_bytes``.
         MediaTypeError: Its type is none that holds an input of the kind.
-        FrameError: It is empty, or a form or JSON document without such an input.
+        FrameError: It is no form; or, when it is parsed, it is empty, or without such an input.
         CancelledRequestError: The caller went away while sending it.
     """
     media_type = _media_type(request, (*kind.media_types, FORM_TYPE, JSON_TYPE), _UNNAMED_TYPES)
     if media_type == FORM_TYPE:
-        return _from_form(kind, await _form(request, max_bytes, max_files=1, max_fields=_MOST_FIELDS))
-    content = await _bytes(request, max_bytes)
-    if media_type == JSON_TYPE and content:
-        return _from_document(kind, parse_json(content, "body"))
+        form = await _form(request, max_bytes, max_files=1, max_fields=_MOST_FIELDS)
+        return partial(_from_form, kind, form)
     shape, dtype = request.headers.get(SHAPE_HEADER), request.headers.get(DTYPE_HEADER)
     is_tensor = media_type not in kind.media_types or media_type == OCTETS_TYPE
-    return _from_part(kind, Part(content, media_type, *((shape, dtype) if is_tensor else ())), "body")
+    described = (media_type, shape, dtype) if is_tensor else (media_type,)
+    return partial(_from_body, kind, await _pieces(request, max_bytes), *described)
 
 
-async def read_scene(request: Request, kind_of: KindOf, max_bytes: int) -> SceneBody:
+async def read_scene(request: Request, kind_of: KindOf, max_bytes: int) -> Parse[SceneBody]:
     """Read the members of a scene, from a form or a JSON document.
 
     Raises:
         FrameTooLargeError: All of it is longer than ``max_bytes``.
         MediaTypeError: It is neither.
-        FrameError: It does not hold 1 to MOST_MEMBERS members with an input each.
-        UnknownPluginError: A member names a plugin that is not there.
+        FrameError: When it is parsed, it does not hold 1 to MOST_MEMBERS members with an input each.
+        UnknownPluginError: When it is parsed, a member names a plugin that is not there.
         CancelledRequestError: The caller went away while sending it.
     """
     if _media_type(request, (FORM_TYPE, JSON_TYPE)) == FORM_TYPE:
         form = await _form(request, max_bytes, max_files=MOST_MEMBERS, max_fields=MOST_MEMBERS + 1)
-        return _scene_from_form(kind_of, form)
-    return _scene_from_document(kind_of, parse_json(await _bytes(request, max_bytes), "body"))
+        return partial(_scene_from_form, kind_of, form)
+    pieces = await _pieces(request, max_bytes)
+    return lambda: _scene_from_document(kind_of, parse_json(b"".join(pieces), "body"))
 
 
-async def read_document(request: Request, max_bytes: int) -> Any:
+async def read_document(request: Request, max_bytes: int) -> Parse[Any]:
     """Read a JSON document.
 
     Raises:
         FrameTooLargeError: It is longer than ``max_bytes``.
         MediaTypeError: It is of another type.
-        InputError: It is not valid JSON.
+        InputError: When it is parsed, it is not valid JSON.
         CancelledRequestError: The caller went away while sending it.
     """
     _media_type(request, (JSON_TYPE,))
-    return parse_json(await _bytes(request, max_bytes), "body", InputError)
+    pieces = await _pieces(request, max_bytes)
+    return lambda: parse_json(b"".join(pieces), "body", InputError)
 
 
 def _media_type(request: Request, expected: Sequence[str], tolerated: Sequence[str] = ()) -> str:
@@ -188,9 +194,10 @@ def _limited(request: Request, max_bytes: int) -> Request:
     return Request({**request.scope, "headers": headers}, receive)
 
 
-async def _bytes(request: Request, max_bytes: int) -> bytes:
+async def _pieces(request: Request, max_bytes: int) -> list[bytes]:
+    """A body as it came: to join its pieces takes its time as well."""
     try:
-        return await _limited(request, max_bytes).body()
+        return [piece async for piece in _limited(request, max_bytes).stream()]
     except ClientDisconnect as exc:
         raise _gone() from exc
 
@@ -228,11 +235,18 @@ def _gone() -> CancelledRequestError:
     return CancelledRequestError("the caller went away while sending the body")
 
 
+def _from_body(kind: InputKind, pieces: Sequence[bytes], media_type: str, *tensor: str | None) -> Body:
+    content = b"".join(pieces)
+    if media_type == JSON_TYPE and content:
+        return _from_document(kind, parse_json(content, "body"))
+    return _from_part(kind, Part(content, media_type, *tensor), "body")
+
+
 def _from_form(kind: InputKind, parts: Sequence[tuple[str, Part]]) -> Body:
     names, held = Counter(name for name, _ in parts), dict(parts)
     if kind.key not in held:
         raise FrameError(
-            f"body: expected a {kind.name} in the form field {kind.key!r}, got fields {sorted(names)}"
+            f"body: expected a {kind.name} in the form field {kind.key!r}, got fields {named(names)}"
         )
     if (count := max(names.values())) > 1:
         raise ParameterError(
@@ -280,7 +294,7 @@ def _scene_from_form(kind_of: KindOf, parts: Sequence[tuple[str, Part]]) -> Scen
     options = scene.pop("members", [{} for _ in inputs])
     if not isinstance(options, list) or len(options) != len(inputs):
         raise FrameError(
-            f"scene.members: expected options for each of the {len(inputs)} inputs, got {options!r}"
+            f"scene.members: expected options for each of the {len(inputs)} inputs, got {shown(options)}"
         )
     members = []
     for number, ((plugin, part), option) in enumerate(zip(inputs, options, strict=True)):
@@ -291,7 +305,7 @@ def _scene_from_form(kind_of: KindOf, parts: Sequence[tuple[str, Part]]) -> Scen
 
 def _member(kind: InputKind, part: Part, options: Any, name: str) -> Body:
     if not isinstance(options, dict):
-        raise FrameError(f"scene.members: expected an object of options, got {options!r}")
+        raise FrameError(f"scene.members: expected an object of options, got {shown(options)}")
     shape, dtype = written_shape(options.pop("shape", None)), options.pop("dtype", None)
     tensor = replace(part, shape=shape, dtype=dtype)
     return _from_part(kind, tensor, f"form field {name!r}", _fields(options))
@@ -306,7 +320,7 @@ def _scene_from_document(kind_of: KindOf, document: Any) -> SceneBody:
         with naming_member(number):
             plugin = entry.pop("plugin", None) if isinstance(entry, dict) else None
             if not isinstance(plugin, str):
-                raise FrameError(f"expected an object that names its plugin, got {entry!r}")
+                raise FrameError(f"expected an object that names its plugin, got {shown(entry)}")
             members.append((plugin, _from_document(kind_of(plugin), entry)))
     return _scene(members, document)
 
@@ -321,7 +335,7 @@ def _scene(members: Sequence[tuple[str, Body]], fields: Mapping[str, Any]) -> Sc
 def _from_document(kind: InputKind, document: Any) -> Body:
     """The input of a JSON object, and the options beside it."""
     if not isinstance(document, dict) or kind.key not in document:
-        came = f"the keys {sorted(document)}" if isinstance(document, dict) else f"{document!r}"
+        came = f"the keys {named(document)}" if isinstance(document, dict) else shown(document)
         raise FrameError(f"body: expected {_outline({kind.key: kind.example})}, got {came}")
     return Body(kind, None, document[kind.key], _fields(document, kind.key))
 
@@ -340,7 +354,7 @@ def _fields(document: Mapping[str, Any], content: str = "") -> dict[str, Any]:
     if not isinstance(budget, dict) or not set(beside) <= set(PLACE_FIELDS):
         known = " and ".join(name for name in (content, "budget") if name)
         place = ", ".join(PLACE_FIELDS)
-        raise FrameError(f"body: expected the keys {known} (an object), {place}, got {sorted(document)}")
+        raise FrameError(f"body: expected the keys {known} (an object), {place}, got {named(document)}")
     if misplaced := set(budget) & set(PLACE_FIELDS):
         raise FrameError(f"budget: expected {', '.join(sorted(misplaced))} beside it, got it inside")
     return {**budget, **beside}

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from sage_edge import errors
+from sage_edge.messages import shown
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,9 @@ def describe_error(error: errors.SageError) -> dict[str, Any]:
 
 
 def error_body(code: str, message: str) -> dict[str, Any]:
-    """The one shape of every error. A message that quotes a long input is cut."""
-    shown = message if len(message) <= _LONGEST_MESSAGE else message[:_LONGEST_MESSAGE] + "…"
-    return {"error": {"code": code, "message": shown}}
+    """The one shape of every error. A long message is cut; half a surrogate pair is spelt."""
+    cut = message if len(message) <= _LONGEST_MESSAGE else message[:_LONGEST_MESSAGE] + "…"
+    return {"error": {"code": code, "message": cut.encode("utf-8", "backslashreplace").decode()}}
 
 
 def install(app: FastAPI) -> None:
@@ -107,4 +108,4 @@ def describe_finding(entry: Any) -> str:
     if entry["type"] == "extra_forbidden":
         return f"{name}: unknown parameter"
     expected = entry["msg"].removeprefix("Value error, ").lower().replace("input should be", "expected")
-    return f"{name}: {expected}, got {entry['input']!r}"
+    return f"{name}: {expected}, got {shown(entry['input'])}"

@@ -142,6 +142,11 @@ def read(model: type[Model], fields: Mapping[str, Any]) -> Model:
     Raises:
         ParameterError: One is unknown, of the wrong kind or out of range; the message names it.
     """
+    unknown = (
+        (name for name in fields if name not in model.model_fields) if isinstance(fields, Mapping) else ()
+    )
+    for name in unknown:  # the first alone, since there may be as many as a body has room for
+        raise ParameterError(f"{name}: unknown parameter")
     try:
         return model.model_validate(fields)
     except ValidationError as exc:

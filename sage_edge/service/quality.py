@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from sage_edge.errors import UnknownRequestError
 from sage_edge.service import openapi
-from sage_edge.service.bodies import read_document
-from sage_edge.service.context import context_of
+from sage_edge.service.bodies import Parse, read_document
+from sage_edge.service.context import Context, context_of
 from sage_edge.service.models import QualityReport, TrustUpdate, ValueInputs
 from sage_edge.service.options import read
 
@@ -30,15 +33,17 @@ async def report_quality(request: Request) -> JSONResponse:
     """
     context = context_of(request)
     with context.reading():
-        document = await context.in_time(read_document(request, context.settings.max_body_bytes))
-    report = read(QualityReport, document)
+        parse = await context.in_time(read_document(request, context.settings.max_body_bytes))
+        return JSONResponse(await context.run(_report, context, parse))
+
+
+def _report(context: Context, parse: Parse[Any]) -> Mapping[str, Any]:
+    report = read(QualityReport, parse())
     inputs = report.model_dump(include=set(ValueInputs.model_fields), exclude_none=True)
-    update = await context.run(
-        context.hrm.report_quality,
+    return context.hrm.report_quality(
         report.request_id,
         report.quality,
         source=report.source,
         outcome=report.outcome,
         inputs=inputs or None,
     )
-    return JSONResponse(update)

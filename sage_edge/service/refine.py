@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
@@ -16,7 +16,7 @@ from sage_edge.orchestrator import LARGEST_BUDGET, Entry, Result, Ticket
 from sage_edge.results import describe
 from sage_edge.service import openapi, sse
 from sage_edge.service.answers import accepted, keep_for_later
-from sage_edge.service.bodies import read_body
+from sage_edge.service.bodies import Body, Parse, read_body
 from sage_edge.service.context import Context, context_of
 from sage_edge.service.errors import describe_error
 from sage_edge.service.models import Queued
@@ -67,11 +67,10 @@ async def refine(
     wishes = preferences_of(request.headers.getlist("prefer"))
     kind = context.kind_of(plugin)
     with context.reading():
-        body = await context.in_time(read_body(request, kind, context.settings.max_body_bytes))
-        fields = {**body.fields, **fields_of_headers(request.headers), **query.model_dump(exclude_none=True)}
-        options = read(RequestFields, fields)
-        prepared = await context.run(context.prepare, plugin, body)
-    entry = replace(options.entry(plugin, *prepared), request_id=request_id_of(request))
+        parse = await context.in_time(read_body(request, kind, context.settings.max_body_bytes))
+        fields = {**fields_of_headers(request.headers), **query.model_dump(exclude_none=True)}
+        entry = await context.run(_entry, context, plugin, parse, fields)
+    entry = replace(entry, request_id=request_id_of(request))
     if media_type == SSE_TYPE:
         return _stream(context, entry, wishes, start_ns)
     if wishes.is_async:
@@ -88,6 +87,13 @@ async def refine(
     _log(ticket, result, context.since_ms(start_ns))
     response.headers.update(_applied(wishes))
     return response
+
+
+def _entry(context: Context, plugin: str, parse: Parse[Body], fields: Mapping[str, Any]) -> Entry:
+    """A body's input under its options, over which those of query and headers win."""
+    body = parse()
+    options = read(RequestFields, {**body.fields, **fields})
+    return options.entry(plugin, *context.prepare(plugin, body))
 
 
 def _due(entry: Entry, wishes: Preferences) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -13,7 +14,7 @@ from sage_edge.inputs import JSON_TYPE
 from sage_edge.orchestrator import Budget, Entry, Scene, Ticket
 from sage_edge.results import describe, finite
 from sage_edge.service import openapi
-from sage_edge.service.bodies import SceneBody, naming_member, read_scene
+from sage_edge.service.bodies import Parse, SceneBody, naming_member, read_scene
 from sage_edge.service.context import Context, context_of
 from sage_edge.service.errors import describe_error
 from sage_edge.service.models import SceneResult
@@ -44,9 +45,8 @@ async def refine_scene(request: Request, query: Annotated[SceneFields, Query()])
     start_ns = context.clock.monotonic_ns()
     choose_type(",".join(request.headers.getlist("accept")), [JSON_TYPE])
     with context.reading():
-        body = await context.in_time(read_scene(request, context.kind_of, context.settings.max_body_bytes))
-        shared = read(SceneFields, {**body.fields, **query.model_dump(exclude_none=True)})
-        entries = await context.run(_entries, context, body)
+        parse = await context.in_time(read_scene(request, context.kind_of, context.settings.max_body_bytes))
+        shared, entries = await context.run(_entries, context, parse, query.model_dump(exclude_none=True))
     budget = Budget(atp=shared.atp, deadline_ms=shared.deadline_ms)
     scene, tickets = context.submit_scene(entries, budget, shared.policy, start_ns)
     await wait_for_end(request, tickets)
@@ -63,13 +63,18 @@ async def refine_scene(request: Request, query: Annotated[SceneFields, Query()])
     return JSONResponse(described)
 
 
-def _entries(context: Context, body: SceneBody) -> list[Entry]:
+def _entries(
+    context: Context, parse: Parse[SceneBody], fields: Mapping[str, Any]
+) -> tuple[SceneFields, list[Entry]]:
+    """What a body's members share, over which the query wins, and each of them."""
+    body = parse()
+    shared = read(SceneFields, {**body.fields, **fields})
     entries = []
     for number, (plugin, member) in enumerate(body.members):
         with naming_member(number):
             options = read(RequestFields, member.fields)
             entries.append(options.entry(plugin, *context.prepare(plugin, member)))
-    return entries
+    return shared, entries
 
 
 def _describe(scene: Scene, tickets: list[Ticket], start_ns: int, total_ms: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from sage_edge import inputs
 from sage_edge.errors import FrameError, FrameTooLargeError, InputError, ShapeError
 from sage_edge.inputs import DOCUMENT, FRAME, TEXT, Limits, Part
 from tests.kinds import NumbersKind
@@ -148,3 +150,53 @@ def test_any_bytes_are_an_input_or_an_input_error(content, media_type):
                 kind.from_part(Part(start + content, media_type), LIMITS)
             except InputError as exc:
                 assert "expected" in str(exc) or "broken" in str(exc) or "cannot be read" in str(exc)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"[" + b"[]," * inputs.MOST_JSON_PARTS + b"1]", "131072 texts, lists and objects, got 131073"),
+        (b"[" + b'"",' * inputs.MOST_JSON_PARTS + b"1]", "131072 texts, lists and objects"),
+        (b"[" + b"1," * inputs.MOST_JSON_VALUES + b"1]", "3145728 values"),
+    ],
+    ids=["lists", "texts", "values"],
+)
+def test_json_that_would_hold_everybody_up_is_refused_unread(content, expected):
+    with pytest.raises(FrameTooLargeError, match=expected):
+        inputs.parse_json(content, "body")
+
+
+def test_the_largest_quadratic_program_that_is_taken_fits_into_json():
+    size = 1024
+    row = "[" + ",".join(["0.5"] * size) + "]"
+    matrix = "[" + ",".join([row] * size) + "]"
+    document = inputs.parse_json(f'{{"P": {matrix}, "A": {matrix}}}', "body")
+    assert np.shape(document["P"]) == np.shape(document["A"]) == (size, size)
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(1 << 63), (1 << 64) - 1)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
+        st.lists,
+    )
+)
+def test_json_is_read_as_python_reads_it(value):
+    assert inputs.parse_json(json.dumps(value), "body") == json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, (3 << 18) - 1, 3 << 18, (3 << 18) + 1, (3 << 19) + 2])
+def test_base64_is_decoded_exactly_wherever_its_pieces_end(size):
+    content = np.random.default_rng(size).bytes(size)
+    assert inputs._from_base64(base64.b64encode(content).decode()) == content
+
+
+@pytest.mark.parametrize(
+    "text", ["QQ==QQ==", "Q", "QQ", "QQ=", "QQ===", "Q Q=", "ä" * 4, "QQ==" * (1 << 18) + "QQ=="]
+)
+def test_what_is_no_base64_is_refused(text):
+    with pytest.raises(FrameError, match=r"frame\.base64"):
+        inputs._from_base64(text)

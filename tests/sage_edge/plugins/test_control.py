@@ -179,6 +179,23 @@ def test_a_document_that_cannot_be_used_is_refused_with_what_is_wrong(plugin, do
 
 
 @pytest.mark.parametrize(
+    "document",
+    [
+        QP | {"q": [10**400, 0]},
+        QP | {"eps": 10**400},
+        {"kind": "qp", "P": np.zeros((0, 0)), "q": np.zeros(0)},
+        MPC | {"N": 10**400},
+        MPC | {"Q": [[1, [2]], [3]]},
+        MPC | {"x_ref": [[1, [2]], [3]]},
+        PLAN | {"robot_radius_m": 10**400},
+    ],
+)
+def test_what_numpy_cannot_hold_is_the_callers_fault(plugin, document):
+    with pytest.raises(InputError):
+        plugin.prepare(document)
+
+
+@pytest.mark.parametrize(
     ("document", "came"),
     [
         (QP | {"l": [1 + 1e-12]}, "1.0000000000010001, 1"),

@@ -14,6 +14,8 @@ import pytest
 
 from sage_edge import Settings
 from sage_edge.errors import NotAcceptableError
+from sage_edge.inputs import parse_json
+from sage_edge.service import bodies
 from sage_edge.service.replies import choose_type
 from tests.fakes import FakeClock
 from tests.quadratic import QuadraticPlugin
@@ -649,3 +651,43 @@ def test_a_value_just_above_the_range_is_told_as_it_is(service):
     frame = np.full((4, 4), np.nextafter(np.float32(1), np.float32(2)))
     reply = service.client.post(VISION, content=frame.tobytes(), headers=tensor_headers(frame))
     assert_refused(reply, 422, "bad_shape", "[0, 1]", "got 1.0000001")
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        (VISION, b'{"frame": {"base64": "no"}}'),
+        ("/v1/scenes", b'{"members": [{"plugin": "vision", "frame": {"base64": "no"}}]}'),
+        ("/v1/quality", b'{"request_id": "never", "quality": 1, "source": "label"}'),
+    ],
+)
+def test_no_json_is_read_on_the_event_loop(service, monkeypatch, path, content):
+    readers = []
+
+    def parse(*args):
+        readers.append(threading.current_thread().name)
+        return parse_json(*args)
+
+    monkeypatch.setattr(bodies, "parse_json", parse)
+    assert 400 <= service.client.post(path, content=content, headers=JSON).status_code < 500
+    assert [name.startswith("codec") for name in readers] == [True]
+
+
+@pytest.mark.parametrize("path", [VISION, "/v1/scenes", "/v1/quality"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" + b"7," * 500_000 + b"7]",
+        b"{" + b",".join(b'"k%d": 1' % number for number in range(50_000)) + b"}",
+        b'{"frame": {"base64": "QUJD"}, "budget": {'
+        + b",".join(b'"k%d": 1' % number for number in range(50_000))
+        + b"}}",
+        b'{"frame": {"base64": "QUJD", "dtype": "uint8", "shape": [' + b"7," * 500_000 + b"7]}}",
+        b'{"\\ud800": "\\ud800"}',
+        b'{"frame": {"base64": "QUJD"}, "budget": {"\\ud800": 1}}',
+    ],
+)
+def test_a_message_quotes_little_of_a_large_or_odd_document(service, path, content):
+    reply = service.client.post(path, content=content, headers=JSON)
+    assert 400 <= reply.status_code < 500
+    assert len(reply.content) < 1000
