@@ -99,7 +99,8 @@ class Gate:
         if caller is None:
             raise UnauthorizedError("the key is not known here; `sage-edge keys add NAME` makes one")
         if self._limit and (wait_s := self._limit.wait_s(caller)) > 0:
-            raise RateLimitError(f"{caller}: too many requests; try again in {wait_s:.2f} s", wait_s)
+            raise RateLimitError(f"{caller}: too many requests; try again in {wait_s:.2g} s", wait_s)
+        scope.setdefault("state", {})["caller"] = caller
 
 
 def install(app: FastAPI, settings: Settings, metrics: Metrics, clock: Clock) -> None:
@@ -125,6 +126,12 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics, clock: Clock) ->
             allow_headers=["*"],
             expose_headers=["*"],
         )
+
+
+def caller_of(scope: Scope) -> str:
+    """Who sends a request: the name of a key, or an address where none is asked for."""
+    caller: str = scope.get("state", {}).get("caller") or (scope.get("client") or ("",))[0]
+    return caller
 
 
 def _presented(headers: Headers) -> str | None:

@@ -12,6 +12,7 @@ from sage_edge.clock import Clock, SystemClock
 from sage_edge.config import VERSION
 from sage_edge.orchestrator import HRM
 from sage_edge.service import access, answers, errors, openapi, quality, refine, scenes, status, telemetry
+from sage_edge.service.arrivals import Arrivals
 from sage_edge.service.context import Context
 from sage_edge.service.head import HeadOfGet
 
@@ -38,6 +39,7 @@ def create_app(hrm: HRM, clock: Clock | None = None) -> FastAPI:
         clock=clock,
         executor=ThreadPoolExecutor(max(2, hrm.settings.thread_count), thread_name_prefix="codec"),
         started_ns=clock.monotonic_ns(),
+        arrivals=Arrivals(clock),
     )
     errors.install(app)
     app.add_middleware(HeadOfGet)

@@ -14,10 +14,12 @@ from fastapi import Request
 
 from sage_edge.clock import Clock
 from sage_edge.config import Settings
-from sage_edge.errors import BodyTimeoutError, CapacityError, DeadlineError
+from sage_edge.errors import CapacityError, DeadlineError
 from sage_edge.inputs import InputKind, Limits
 from sage_edge.orchestrator import HRM, Budget, Entry, Result, Scene, Ticket
 from sage_edge.runtime import Estimate, SizedEstimate
+from sage_edge.service.access import caller_of
+from sage_edge.service.arrivals import Arrivals
 from sage_edge.service.bodies import Body
 
 P = ParamSpec("P")
@@ -46,6 +48,7 @@ class Context:
     Attributes:
         reply_times: Of each plugin, from a decoded answer to its encoded reply, by the size of what was sent;
             kept free before a deadline.
+        arrivals: The bodies that are on their way.
         loop_delay: From when something is ready for the event loop until that has come to it.
         is_draining: Set once SIGTERM has come.
     """
@@ -55,6 +58,7 @@ class Context:
     clock: Clock
     executor: ThreadPoolExecutor
     started_ns: int
+    arrivals: Arrivals
     reply_times: defaultdict[str, SizedEstimate] = field(default_factory=lambda: defaultdict(SizedEstimate))
     loop_delay: Estimate = field(default_factory=Estimate)
     is_draining: bool = False
@@ -68,14 +72,14 @@ class Context:
         return "ready" if self.hrm.is_serving else "failed"
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self, request: Request) -> Iterator[None]:
         """Around a body that is read and decoded: bounds how many are in memory before they can queue.
 
         Raises:
-            CapacityError: As many are read already as may wait.
+            CapacityError: As many are read already as may wait, and none that is on its way makes way.
         """
         most = self.settings.queue_size
-        if self._reading >= most:
+        if self._reading >= most and not self.arrivals.make_way(caller_of(request.scope)):
             self.hrm.telemetry.metrics.request_shed(CapacityError.code)
             raise CapacityError(f"{most} requests are arriving already; try again later")
         self._reading += 1
@@ -84,17 +88,9 @@ class Context:
         finally:
             self._reading -= 1
 
-    async def in_time(self, body: Awaitable[T]) -> T:
-        """A body that is being read, or an end to waiting for it.
-
-        Raises:
-            BodyTimeoutError: It did not arrive in time.
-        """
-        within_s = self.settings.body_timeout_s
-        try:
-            return await asyncio.wait_for(body, within_s)
-        except asyncio.TimeoutError as exc:
-            raise BodyTimeoutError(f"body: expected all of it within {within_s:g} s") from exc
+    async def in_time(self, request: Request, body: Awaitable[T]) -> T:
+        """The body of a request that is being read, or an end to waiting for it; as ``Arrivals.take``."""
+        return await self.arrivals.take(body, caller_of(request.scope), self.settings.body_timeout_s)
 
     def kind_of(self, plugin: str) -> InputKind:
         """The kind of input that a plugin takes.

@@ -32,8 +32,8 @@ async def report_quality(request: Request) -> JSONResponse:
     Trust is never updated from convergence alone: this is the only way.
     """
     context = context_of(request)
-    with context.reading():
-        parse = await context.in_time(read_document(request, context.settings.max_body_bytes))
+    with context.reading(request):
+        parse = await context.in_time(request, read_document(request, context.settings.max_body_bytes))
         return JSONResponse(await context.run(_report, context, parse))
 
 

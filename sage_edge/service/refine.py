@@ -66,8 +66,8 @@ async def refine(
     media_type = choose_type(",".join(request.headers.getlist("accept")))
     wishes = preferences_of(request.headers.getlist("prefer"))
     kind = context.kind_of(plugin)
-    with context.reading():
-        parse = await context.in_time(read_body(request, kind, context.settings.max_body_bytes))
+    with context.reading(request):
+        parse = await context.in_time(request, read_body(request, kind, context.settings.max_body_bytes))
         fields = {**fields_of_headers(request.headers), **query.model_dump(exclude_none=True)}
         entry = await context.run(_entry, context, plugin, parse, fields)
     entry = replace(entry, request_id=request_id_of(request))

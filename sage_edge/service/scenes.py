@@ -44,8 +44,10 @@ async def refine_scene(request: Request, query: Annotated[SceneFields, Query()])
     context = context_of(request)
     start_ns = context.clock.monotonic_ns()
     choose_type(",".join(request.headers.getlist("accept")), [JSON_TYPE])
-    with context.reading():
-        parse = await context.in_time(read_scene(request, context.kind_of, context.settings.max_body_bytes))
+    with context.reading(request):
+        parse = await context.in_time(
+            request, read_scene(request, context.kind_of, context.settings.max_body_bytes)
+        )
         shared, entries = await context.run(_entries, context, parse, query.model_dump(exclude_none=True))
     budget = Budget(atp=shared.atp, deadline_ms=shared.deadline_ms)
     scene, tickets = context.submit_scene(entries, budget, shared.policy, start_ns)
