@@ -199,8 +199,7 @@ class Worker:
         self._end_all(self._refiner.make_way(jobs))
         self._end_all(self._refiner.admit(jobs))
         self._end_all(self._refiner.tick())
-        while self._peeks:
-            self._show(*self._peeks.popleft())
+        self._answer_peeks()
         if self._refiner.last_tick_ns:
             self._metrics.observe_tick(
                 self._plugin.name, self._refiner.last_tick_ns, self._refiner.last_engine_ns
@@ -357,23 +356,35 @@ class Worker:
             exc_info=error,
         )
 
-    def _show(self, ticket: Ticket, wanted: Future[Result | None]) -> None:
-        """Answer a peek with the best state of all branches, decoded for it."""
+    def _answer_peeks(self) -> None:
+        """Answer who has asked by now, once for all who ask for the same; who asks meanwhile waits a tick."""
+        asked: dict[int, tuple[Ticket, list[Future[Result | None]]]] = {}
+        for _ in range(len(self._peeks)):
+            ticket, wanted = self._peeks.popleft()
+            asked.setdefault(ticket.run_id, (ticket, []))[1].append(wanted)
+        for ticket, all_wanted in asked.values():
+            try:
+                shown = self._best_so_far(ticket)
+            except PluginError as exc:
+                for wanted in all_wanted:
+                    wanted.set_exception(exc)
+            else:
+                for wanted in all_wanted:
+                    wanted.set_result(shown)
+
+    def _best_so_far(self, ticket: Ticket) -> Result | None:
+        """The best state of all branches, decoded for a peek; None when it is in no slot."""
         running = self._running.get(ticket.run_id) or next(
             (self._running[m.run_id] for m in ticket.members if m.run_id in self._running), None
         )
         if running is None:
-            wanted.set_result(None)
-            return
+            return None
         best = running.best
         for run_id in running.members:
             finished = self._refiner.peek(run_id) if run_id in self._running else None
             if finished is not None and finished.answer is not None and _beats(finished, best):
                 best = finished
-        try:
-            wanted.set_result(self._result(running, best) if best else None)
-        except PluginError as exc:
-            wanted.set_exception(exc)
+        return self._result(running, best) if best else None
 
     def _result(self, running: _Running, best: Finished) -> Result:
         ticket, summary = running.ticket, best.summary

@@ -75,7 +75,7 @@ async def answer(request: Request, request_id: _RequestId) -> Response:
     headers = {"ETag": _tag(result, media_type), "Cache-Control": "no-cache", "Vary": "Accept"}
     if _is_known(request.headers.getlist("if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    response = await context.run(reply, result, media_type, result.queue_ms + result.refine_ms)
+    response = await context.run(ticket.plugin, reply, result, media_type, result.queue_ms + result.refine_ms)
     response.headers.update(headers)
     return response
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI
@@ -37,7 +36,6 @@ def create_app(hrm: HRM, clock: Clock | None = None) -> FastAPI:
         hrm=hrm,
         settings=hrm.settings,
         clock=clock,
-        executor=ThreadPoolExecutor(max(2, hrm.settings.thread_count), thread_name_prefix="codec"),
         started_ns=clock.monotonic_ns(),
         arrivals=Arrivals(clock),
     )

@@ -22,6 +22,8 @@ from sage_edge.service.access import caller_of
 from sage_edge.service.arrivals import Arrivals
 from sage_edge.service.bodies import Body
 
+#: Threads that decode and encode for one plugin: so many slow inputs at a time leave the others waiting.
+_THREADS = 4
 P = ParamSpec("P")
 T = TypeVar("T")
 #: Kept free before a deadline for the way from here to the caller, which cannot be seen from here,
@@ -56,12 +58,14 @@ class Context:
     hrm: HRM
     settings: Settings
     clock: Clock
-    executor: ThreadPoolExecutor
     started_ns: int
     arrivals: Arrivals
     reply_times: defaultdict[str, SizedEstimate] = field(default_factory=lambda: defaultdict(SizedEstimate))
     loop_delay: Estimate = field(default_factory=Estimate)
     is_draining: bool = False
+    _executors: defaultdict[str, ThreadPoolExecutor] = field(
+        default_factory=lambda: defaultdict(lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="codec"))
+    )
     _reading: int = 0
 
     @property
@@ -212,8 +216,15 @@ class Context:
         """Milliseconds since a monotonic time."""
         return (self.clock.monotonic_ns() - start_ns) / 1e6
 
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do blocking work beside the event loop."""
+    async def run(self, purpose: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do blocking work beside the event loop, on threads that work for another purpose never takes.
+
+        Args:
+            purpose: A plugin's name, or what else is served.
+            work: What to do.
+            args: Given to it.
+            kwargs: Given to it.
+        """
         loop = asyncio.get_running_loop()
         done_ns = 0
 
@@ -225,7 +236,7 @@ class Context:
                 done_ns = self.clock.monotonic_ns()
 
         try:
-            return await loop.run_in_executor(self.executor, timed)
+            return await loop.run_in_executor(self._executors[purpose], timed)
         finally:
             if done_ns:
                 now_ns = self.clock.monotonic_ns()

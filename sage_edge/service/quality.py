@@ -34,7 +34,7 @@ async def report_quality(request: Request) -> JSONResponse:
     context = context_of(request)
     with context.reading(request):
         parse = await context.in_time(request, read_document(request, context.settings.max_body_bytes))
-        return JSONResponse(await context.run(_report, context, parse))
+        return JSONResponse(await context.run("quality", _report, context, parse))
 
 
 def _report(context: Context, parse: Parse[Any]) -> Mapping[str, Any]:

@@ -69,7 +69,7 @@ async def refine(
     with context.reading(request):
         parse = await context.in_time(request, read_body(request, kind, context.settings.max_body_bytes))
         fields = {**fields_of_headers(request.headers), **query.model_dump(exclude_none=True)}
-        entry = await context.run(_entry, context, plugin, parse, fields)
+        entry = await context.run(plugin, _entry, context, plugin, parse, fields)
     entry = replace(entry, request_id=request_id_of(request))
     if media_type == SSE_TYPE:
         return _stream(context, entry, wishes, start_ns)
@@ -82,7 +82,7 @@ async def refine(
         await wait_for_end(request, [ticket])
     result = ticket.future.result()
     answered_ns = start_ns + int((result.queue_ms + result.refine_ms) * 1e6)
-    response = await context.run(reply, result, media_type, context.since_ms(start_ns))
+    response = await context.run(plugin, reply, result, media_type, context.since_ms(start_ns))
     context.learn_reply(ticket, answered_ns)
     _log(ticket, result, context.since_ms(start_ns))
     response.headers.update(_applied(wishes))

@@ -48,11 +48,13 @@ async def refine_scene(request: Request, query: Annotated[SceneFields, Query()])
         parse = await context.in_time(
             request, read_scene(request, context.kind_of, context.settings.max_body_bytes)
         )
-        shared, entries = await context.run(_entries, context, parse, query.model_dump(exclude_none=True))
+        shared, entries = await context.run(
+            "scenes", _entries, context, parse, query.model_dump(exclude_none=True)
+        )
     budget = Budget(atp=shared.atp, deadline_ms=shared.deadline_ms)
     scene, tickets = context.submit_scene(entries, budget, shared.policy, start_ns)
     await wait_for_end(request, tickets)
-    described = await context.run(_describe, scene, tickets, start_ns, context.since_ms(start_ns))
+    described = await context.run("scenes", _describe, scene, tickets, start_ns, context.since_ms(start_ns))
     log.info(
         "scene_id=%s members=%d policy=%s global_halt=%s H=%.6g total_ms=%.2f",
         scene.scene_id,

@@ -60,7 +60,9 @@ async def records(request: Request, span: Annotated[Span, Query()]) -> Response:
     found, missed = context.hrm.telemetry.hub.after(span.after, span.limit)
     last = found[-1]["seq"] if found else span.after
     headers = {"Sage-Telemetry-Last": str(last), "Sage-Telemetry-Missed": str(missed)}
-    lines = await context.run(_to_lines, found)  # megabytes of them would hold up every other caller
+    lines = await context.run(
+        "telemetry", _to_lines, found
+    )  # megabytes of them would hold up every other caller
     return Response(lines, media_type=NDJSON_TYPE, headers=headers)
 
 

@@ -352,6 +352,26 @@ def test_a_peek_shows_the_best_so_far_and_the_run_goes_on():
     assert ticket.future.result(timeout=0).is_final
 
 
+def test_peeks_that_come_without_end_get_one_look_a_tick(monkeypatch):
+    bench = Bench(slots=1)
+    ticket = bench.ask(4.0)
+    asked = [bench.worker.peek(ticket) for _ in range(100)]
+    look, looks = bench.refiner.peek, []
+
+    def look_and_be_asked_again(run_id):
+        looks.append(run_id)
+        asked.append(bench.worker.peek(ticket))
+        return look(run_id)
+
+    monkeypatch.setattr(bench.refiner, "peek", look_and_be_asked_again)
+    bench.serve(1)
+    assert looks == [ticket.run_id]
+    assert [peek.done() for peek in asked] == [True] * 100 + [False]
+    assert len({id(peek.result(timeout=0)) for peek in asked[:100]}) == 1
+    bench.serve(1)
+    assert asked[100].result(timeout=0).run.best_step > asked[0].result(timeout=0).run.best_step
+
+
 def test_a_peek_at_what_is_in_no_slot_shows_nothing():
     bench = Bench(slots=1)
     bench.ask(90.0)
