@@ -71,7 +71,7 @@ def drained(raws: np.ndarray, audit_every: int) -> tuple[float, list[Record]]:
         telemetry.start()
         telemetry.close()
         elapsed_s = time.perf_counter() - start_s
-        records = [r for r in telemetry.hub.after(-1, len(raws))[0] if r["kind"] == "step"]
+        records = [dict(r) for r in telemetry.hub.after(-1, len(raws))[0] if r["kind"] == "step"]
     return elapsed_s / len(raws) * 1e6, records
 
 

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['HaltPolicy', 'Horizon', 'QpRun', 'QpSolution', 'QpSolutions', 'QpSolver', 'Ring', 'RingReader', 'SlotTable', 'ThreadPool', 'advance_many', 'halt_reason', 'halt_reasons', 'latent_step', 'record_dtype', 'solve_qp', 'trust_statistics']
+__all__: list[str] = ['HaltPolicy', 'Horizon', 'QpRun', 'QpSolution', 'QpSolutions', 'QpSolver', 'Ring', 'RingReader', 'SlotTable', 'StepForm', 'StepRun', 'ThreadPool', 'advance_many', 'halt_reason', 'halt_reasons', 'latent_step', 'protocol_reasons', 'record_dtype', 'solve_qp', 'trust_statistics', 'write_steps']
 class HaltPolicy:
     """
     When a run stops. Immutable; energies are compared as E_norm = E / E_scale.
@@ -306,6 +306,31 @@ class SlotTable:
         ...
     @property
     def live(self) -> int:
+        ...
+class StepForm:
+    """
+    The canonical JSON of a step with its changing fields left out.
+    
+    Args:
+        texts: What stands before each field, and after the last.
+        fields: Their names.
+        knots: E_norm of the calibration, ascending; empty without one.
+        qualities: The expected quality at each knot.
+    
+    Raises:
+        ConfigError: A field is unknown, or there is not one text more than fields.
+    """
+    def __init__(self, texts: collections.abc.Sequence[str], fields: collections.abc.Sequence[str], knots: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], qualities: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> None:
+        ...
+class StepRun:
+    """
+    What is known of one run before its first step; see RunInfo.
+    
+    Args:
+        form: Of its plugin; kept alive.
+        request_id: As JSON, like `scene_id`.
+    """
+    def __init__(self, form: StepForm, *, request_id: str, scene_id: str, start_ns: typing.SupportsInt | typing.SupportsIndex, E_scale: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, trust_weight: typing.SupportsFloat | typing.SupportsIndex, power_w: typing.SupportsFloat | typing.SupportsIndex, deadline_ms: typing.SupportsFloat | typing.SupportsIndex | None, ATP_allocated: typing.SupportsFloat | typing.SupportsIndex | None, max_steps: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
 class ThreadPool:
     """
@@ -670,6 +695,10 @@ def latent_step(slots: SlotTable, z: numpy.typing.NDArray[numpy.float32], delta:
         ShapeError: An array has the wrong shape, dtype or layout, or two share memory.
         ConfigError: A number is out of range.
     """
+def protocol_reasons() -> list[str | None]:
+    """
+    The protocol's own word for each of `halt_reasons`, or the nearest that it has.
+    """
 def record_dtype() -> numpy.dtype[numpy.void]:
     """
     The 64 bytes of a telemetry record as a NumPy dtype.
@@ -681,4 +710,23 @@ def solve_qp(P: numpy.typing.NDArray[numpy.float64], q: numpy.typing.NDArray[num
 def trust_statistics(history: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> tuple[float, float, float, int]:
     """
     Trust statistics of the energies E_0 .. E_n; see sage_edge.native.trust_statistics.
+    """
+def write_steps(records: numpy.typing.NDArray[numpy.void], *, runs: list[StepRun | None], extras: collections.abc.Mapping[typing.SupportsInt | typing.SupportsIndex, str], board: str, seq: typing.SupportsInt | typing.SupportsIndex, unix_offset_ns: typing.SupportsInt | typing.SupportsIndex) -> list[tuple[bytes, bytes] | str | None]:
+    """
+    The canonical JSON of steps, without the GIL.
+    
+    Args:
+        records: RECORD_DTYPE [n], in the order of the mailbox.
+        runs: The run of each; None where it is not known.
+        extras: What plugins add, as JSON, by the record's place in `records`.
+        board: What final records tell of the board, as JSON.
+        seq: Of the first record; the others follow.
+        unix_offset_ns: Unix time minus the loop's clock.
+    
+    Returns:
+        For each record the text before and after the value of `prev_hash`, without `record_hash`; the path of a field
+        that is out of range; or None without a run.
+    
+    Raises:
+        ShapeError: The records are none, or not as many as the runs.
     """

@@ -20,11 +20,14 @@ try:
         QpSolver,
         Ring,
         RingReader,
+        StepForm,
+        StepRun,
         ThreadPool,
         advance_many,
         halt_reason,
         latent_step,
         solve_qp,
+        write_steps,
     )
 except ModuleNotFoundError as exc:
     if exc.name != "sage_edge._core":
@@ -44,6 +47,7 @@ __all__ = [
     "BUILT_WITH_CUDA",
     "FLAG_CLOSING",
     "HALT_REASONS",
+    "PROTOCOL_REASONS",
     "RECORD_DTYPE",
     "HaltPolicy",
     "Horizon",
@@ -55,6 +59,8 @@ __all__ = [
     "RingReader",
     "RunSummary",
     "SlotTable",
+    "StepForm",
+    "StepRun",
     "ThreadPool",
     "TrustStatistics",
     "advance_many",
@@ -63,8 +69,10 @@ __all__ = [
     "device_count",
     "halt_reason",
     "latent_step",
+    "protocol_reason",
     "solve_qp",
     "trust_statistics",
+    "write_steps",
 ]
 
 BUILT_WITH_CUDA: Final[bool] = find_spec("sage_edge._cuda") is not None
@@ -77,6 +85,14 @@ RECORD_DTYPE: Final[np.dtype[np.void]] = _core.record_dtype()
 
 HALT_REASONS: Final[tuple[str | None, ...]] = tuple(_core.halt_reasons())
 """Wire names by halt reason code; None for code 0, still running."""
+
+PROTOCOL_REASONS: Final[tuple[str | None, ...]] = tuple(_core.protocol_reasons())
+"""By the same codes the protocol's own word, or the nearest that it has."""
+
+
+def protocol_reason(reason: str | None) -> str | None:
+    """The protocol's own word for one of HALT_REASONS, or the nearest that it has."""
+    return PROTOCOL_REASONS[HALT_REASONS.index(reason)]
 
 
 FLAG_CLOSING: Final = 2

@@ -3,7 +3,6 @@
 #include <iterator>
 
 #include "bindings/arrays.h"
-#include "bindings/halt_names.h"
 #include "bindings/module.h"
 
 namespace py = pybind11;
@@ -18,13 +17,18 @@ class RecordDtype : public py::dtype {
   RecordDtype() : py::dtype(py::dtype::of<Record>()) {}
 };
 
-std::vector<std::optional<std::string>> halt_reasons() {
-  std::vector<std::optional<std::string>> names;
-  for (std::size_t code = 0; code < std::size(kHaltReasonNames); ++code) {
-    names.push_back(wire_name(static_cast<HaltReason>(code)));
-  }
+using Names = std::vector<std::optional<std::string>>;
+
+Names names_of(const char* const* first, const char* const* last) {
+  Names names;
+  for (; first != last; ++first)
+    names.push_back(*first == nullptr ? std::nullopt : Names::value_type(*first));
   return names;
 }
+
+Names halt_reasons() { return names_of(std::begin(kHaltReasonNames), std::end(kHaltReasonNames)); }
+
+Names protocol_reasons() { return names_of(std::begin(kProtocolReasons), std::end(kProtocolReasons)); }
 
 }  // namespace
 
@@ -43,6 +47,8 @@ void bind_record(py::module_& module) {
   module.def(
       "record_dtype", [] { return RecordDtype(); }, "The 64 bytes of a telemetry record as a NumPy dtype.");
   module.def("halt_reasons", &halt_reasons, "Wire names by code; none for code 0, still running.");
+  module.def("protocol_reasons", &protocol_reasons,
+             "The protocol's own word for each of `halt_reasons`, or the nearest that it has.");
 }
 
 }  // namespace sage::bindings

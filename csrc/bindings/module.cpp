@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, module) {
   sage::bindings::bind_horizon(module);
   sage::bindings::bind_ring(module);
   sage::bindings::bind_slot_table(module);
+  sage::bindings::bind_step_text(module);
   sage::bindings::bind_thread_pool(module);
   sage::bindings::bind_latent_step(module);
   sage::bindings::bind_qp_solution(module);

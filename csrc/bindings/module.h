@@ -10,6 +10,7 @@ void bind_halting(pybind11::module_& module);
 void bind_horizon(pybind11::module_& module);
 void bind_ring(pybind11::module_& module);
 void bind_slot_table(pybind11::module_& module);
+void bind_step_text(pybind11::module_& module);
 void bind_thread_pool(pybind11::module_& module);
 void bind_latent_step(pybind11::module_& module);
 void bind_qp_solution(pybind11::module_& module);

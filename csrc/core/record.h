@@ -26,6 +26,12 @@ inline constexpr const char* kHaltReasonNames[] = {
     "diverged", "budget",    "global_halt", "cancelled", "error",
 };
 
+/// The protocol's own word for each, by code: it has four, and the nearest stands for those that it lacks.
+inline constexpr const char* kProtocolReasons[] = {
+    nullptr,   "slope<eps", "feasible",  "max_steps", "timeout", "feasible",
+    "timeout", "max_steps", "slope<eps", "timeout",   "timeout",
+};
+
 inline constexpr std::uint8_t kFlagFeasible = 1;  ///< the state is feasible
 inline constexpr std::uint8_t kFlagClosing = 2;   ///< the run was ended between steps: not a new state
 inline constexpr std::uint8_t kFlagBest = 4;      ///< this state is the best so far

@@ -77,6 +77,11 @@ class LRC:
         """0.20 (1 - L)."""
         return 0.20 * (1.0 - self.L)
 
+    def context(self) -> dict[str, str | float]:
+        """Knobs and what the policy asks for, as the record of a step has them."""
+        names = ("policy_id", "L", "R", "C", "quota_ref", "threshold", "quorum", "cost")
+        return {name: getattr(self, name) for name in names}
+
     def fields(self) -> dict[str, str | float]:
         """Knobs and derivations, as a trust record has them."""
         return {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from math import isfinite
+from sys import float_info
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -227,9 +229,9 @@ class IRPPlugin(ABC):
         return {
             "plugin": self.name,
             "step_idx": state.step_idx,
-            "E": _finite(history[-1]),
+            "E": history[-1] if isfinite(history[-1]) else float_info.max,
             "dE": _finite(history[-1] - history[-2]) if len(history) > 1 else None,
-            "halt_reason": state.meta.get("halt_reason"),
+            "halt_reason": native.protocol_reason(state.meta.get("halt_reason")),
             "budget": {
                 "ATP_spent": float(state.meta.get("ATP_spent", 0.0)),
                 "time_ms": float(state.meta.get("time_ms", 0.0)),

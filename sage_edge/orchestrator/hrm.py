@@ -458,9 +458,10 @@ class HRM:
     def _queue(self, ticket: Ticket) -> None:
         served = self._find(ticket.plugin)
         for member in ticket.members:
-            self.telemetry.directory.open(
-                member.run_id, run_info(served.info, ticket, member, self.settings.entity_id)
+            info = run_info(
+                served.info, ticket, member, entity_id=self.settings.entity_id, lrc=self.reputation.lrc
             )
+            self.telemetry.directory.open(member.run_id, info)
         ticket.future.add_done_callback(lambda _: self.requests.note_end(ticket))
         displaced = served.room.put(ticket)
         if displaced is not None:

@@ -13,6 +13,7 @@ from sage_edge.errors import ParameterError
 from sage_edge.irp import IRPPlugin
 from sage_edge.irp.guard import calling, number_of
 from sage_edge.irp.latent import compiled_rule
+from sage_edge.irp.lrc import LRC
 from sage_edge.orchestrator.member import Member
 from sage_edge.orchestrator.prices import Price
 from sage_edge.orchestrator.profile import Profile
@@ -186,7 +187,7 @@ def open_served(
     return ServedPlugin(plugin, info, room, refiner, worker, Profile(settings.step_cap))
 
 
-def run_info(info: PluginInfo, ticket: Ticket, member: Member, entity_id: str) -> RunInfo:
+def run_info(info: PluginInfo, ticket: Ticket, member: Member, *, entity_id: str, lrc: LRC) -> RunInfo:
     """What the telemetry must know of a run before its first step."""
     limit_uatp = member.limit_uatp
     return RunInfo(
@@ -201,4 +202,5 @@ def run_info(info: PluginInfo, ticket: Ticket, member: Member, entity_id: str) -
         ATP_allocated=None if limit_uatp is None else limit_uatp / 1e6,
         scene_id=member.scene.scene_id,
         trust_weight=member.weight,
+        lrc=lrc,
     )

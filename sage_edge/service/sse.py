@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from sage_edge.orchestrator import Result
-from sage_edge.telemetry import Hub, Record
+from sage_edge.telemetry import Hub, Record, Sealed
 
 #: Records that a slow listener may be behind before the oldest are dropped for it.
 BACKLOG = 4096
@@ -23,7 +23,8 @@ LAST_RECORD_S = 1.0
 def event(name: str, data: Any, event_id: str | None = None) -> bytes:
     """One event in the wire format of the HTML standard, section 9.2."""
     head = f"id: {event_id}\n" if event_id is not None else ""
-    return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+    text = data.line if isinstance(data, Sealed) else json.dumps(data).encode()
+    return f"{head}event: {name}\ndata: ".encode() + text + b"\n\n"
 
 
 async def kept_alive(

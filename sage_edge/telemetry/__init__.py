@@ -1,6 +1,6 @@
 """Telemetry: from the mailbox to the auditor."""
 
-from sage_edge.telemetry.canonical import ZERO_HASH, seal, to_line
+from sage_edge.telemetry.canonical import ZERO_HASH, Draft, Sealed, draft, seal, to_line
 from sage_edge.telemetry.chain import Chain
 from sage_edge.telemetry.checkpoints import Checkpoints
 from sage_edge.telemetry.drain import Drain, Reader
@@ -10,7 +10,7 @@ from sage_edge.telemetry.hub import Hub
 from sage_edge.telemetry.journal import FILE_NAME, Journal
 from sage_edge.telemetry.metrics import CONTENT_TYPE, Metrics
 from sage_edge.telemetry.pipeline import Telemetry
-from sage_edge.telemetry.records import RawRecord, Record, complete
+from sage_edge.telemetry.records import Record
 from sage_edge.telemetry.runs import PluginInfo, RunDirectory, RunInfo
 from sage_edge.telemetry.schema import TelemetryValidator, load_schema
 
@@ -20,6 +20,7 @@ __all__ = [
     "ZERO_HASH",
     "Chain",
     "Checkpoints",
+    "Draft",
     "Drain",
     "Event",
     "Events",
@@ -27,15 +28,15 @@ __all__ = [
     "Journal",
     "Metrics",
     "PluginInfo",
-    "RawRecord",
     "Reader",
     "Record",
     "RunDirectory",
     "RunInfo",
+    "Sealed",
     "Telemetry",
     "TelemetryValidator",
     "ValidationReport",
-    "complete",
+    "draft",
     "load_schema",
     "seal",
     "tail",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sage_edge.errors import ConfigError
-from sage_edge.telemetry.canonical import NO_LINK, Link, link_before, link_of, seal
+from sage_edge.telemetry.canonical import NO_LINK, ZERO_HASH, Draft, Link, Sealed, link_before, link_of, seal
 from sage_edge.telemetry.checkpoints import Checkpoints
 from sage_edge.telemetry.journal import Journal
-from sage_edge.telemetry.records import Record
 
 
 class Chain:
@@ -17,30 +16,37 @@ class Chain:
 
     The chain goes on after a restart from the newest line on file. When the signed head is ahead of it,
     lines were removed behind our back: the chain then goes on from the head, so that the break stays visible.
-    What the journal could not write is tied to its predecessor, and nothing is tied to it.
+    What the journal could not write is tied to its predecessor, and nothing on file is tied to it.
 
     Threads: one at a time.
     """
 
-    def __init__(self, journal: Journal | None, checkpoints: Checkpoints | None) -> None:
+    def __init__(
+        self, journal: Journal | None, checkpoints: Checkpoints | None, *, first_seq: int = 0
+    ) -> None:
         """Take up the chain.
 
         Args:
             journal: None to keep the chain in memory.
             checkpoints: None to sign nothing.
+            first_seq: The first number of a chain that begins anew.
 
         Raises:
             ConfigError: The files are not ours: no record, a foreign key.
         """
         self._journal = journal
         self._checkpoints = checkpoints
-        self._newest = NO_LINK
-        self._next_seq = 0
+        self._fresh = Link(first_seq - 1, ZERO_HASH)
+        self._newest = NO_LINK if journal else self._fresh
+        self._next_seq = self._newest.seq + 1
         self._openings = 0
         self._unsigned = 0
         if journal and checkpoints:
             journal.on_drop = checkpoints.declare_beginning
         self.resume()
+        head = checkpoints.head if checkpoints else None
+        #: The numbers that earlier lives gave, as far back as the files go.
+        self.given_before = range(head["begin_seq"] if head else self._next_seq, self._next_seq)
 
     def resume(self) -> None:
         """Open the journal if it is time to try again, and take up what is on file.
@@ -69,16 +75,16 @@ class Chain:
         self._next_seq += count
         return first
 
-    def append(self, record: Record) -> None:
-        """Set the record's hashes and write it.
-
-        Raises:
-            ValueError: It cannot be encoded.
-        """
-        line = seal(record, self._newest.record_hash)
-        if self._journal is None or self._journal.append(line):
-            self._newest = Link(record["seq"], record["record_hash"])
-            self._unsigned += 1
+    def append(self, records: Sequence[Draft]) -> list[Sealed]:
+        """Tie records to the chain, each to the one before, and write them."""
+        sealed: list[Sealed] = []
+        for record in records:
+            sealed.append(seal(record, sealed[-1].record_hash if sealed else self._newest.record_hash))
+        lines = [record.line for record in sealed]
+        if kept := self._journal.append(lines) if self._journal else len(lines):
+            self._newest = Link(sealed[kept - 1]["seq"], sealed[kept - 1].record_hash)
+            self._unsigned += kept
+        return sealed
 
     def checkpoint(self, *, at_end: bool) -> Mapping[str, Any] | None:
         """The fields of the checkpoint record that is due; append it, then call ``sign``.
@@ -100,8 +106,9 @@ class Chain:
     def _on_file(self, journal: Journal) -> Link:
         """The newest link that the files know of."""
         line = journal.newest_line()
+        is_new = not line and self._newest == NO_LINK and not (self._checkpoints and self._checkpoints.exist)
         try:
-            newest = link_of(line) if line else self._newest
+            newest = link_of(line) if line else self._fresh if is_new else self._newest
         except (ValueError, KeyError, TypeError) as exc:
             raise ConfigError(
                 f"telemetry_dir: {journal.path}: expected telemetry records, got {line!r:.80}; move it away"

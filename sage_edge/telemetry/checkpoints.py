@@ -44,6 +44,11 @@ class Checkpoints:
         #: The newest signed head; None before ``open``.
         self.head: dict[str, Any] | None = None
 
+    @property
+    def exist(self) -> bool:
+        """Whether there is a head already."""
+        return self._path.exists()
+
     def open(self, *, newest: Link, begin: Callable[[], Link]) -> Link:
         """Read key and head; sign a first head when there is none.
 

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from math import isfinite
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -14,19 +13,21 @@ from numpy.typing import NDArray
 from sage_edge.clock import Clock
 from sage_edge.errors import ConfigError
 from sage_edge.telemetry.board import BoardSample
+from sage_edge.telemetry.canonical import Draft, Sealed, draft
 from sage_edge.telemetry.chain import Chain
 from sage_edge.telemetry.events import Event, Events
 from sage_edge.telemetry.hub import Hub
 from sage_edge.telemetry.journal import Journal
 from sage_edge.telemetry.metrics import Metrics
-from sage_edge.telemetry.records import RawRecord, Record, complete, tell
+from sage_edge.telemetry.records import Record, tell
 from sage_edge.telemetry.runs import RunDirectory
 from sage_edge.telemetry.schema import TelemetryValidator
+from sage_edge.telemetry.steps import StepWriter
 
 log = logging.getLogger(__name__)
 
-#: Small, so that a listener waits for tens of milliseconds of work at most.
-_BATCH_RECORDS = 128
+#: Small, so that a listener waits for milliseconds of work at most.
+_BATCH_RECORDS = 256
 _WAIT_S = 0.05
 _PAUSE_AFTER_ERROR_S = 1.0
 
@@ -68,7 +69,6 @@ class Drain:
     ) -> None:
         self._readers = readers
         self._events = events
-        self._directory = directory
         self._validator = validator
         self._journal = journal
         self._chain = chain
@@ -77,9 +77,10 @@ class Drain:
         self._clock = clock
         self._entity_id = entity_id
         self._look_at_board = look_at_board
+        self._numbers = range(len(readers))
         self._overrun = [0] * len(readers)
         self._unwritten = 0
-        self._infinite_steps: Counter[int] = Counter()
+        self._steps = StepWriter(directory, validator, self._give_up)
         self._told: set[str] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry-drain", daemon=True)
@@ -100,12 +101,9 @@ class Drain:
         Returns:
             How many events and records were read.
         """
-        count = self._drain_events()
-        for number, reader in enumerate(self._readers):
-            batch = reader.wait(_BATCH_RECORDS, 0.0 if count else timeout_s / len(self._readers))
-            self._count_overrun(number, reader.lost)
-            self._handle([RawRecord(*fields) for fields in batch.tolist()])
-            count += len(batch)
+        count = self._drain_events() + sum(self._drain_reader(number, 0.0) for number in self._numbers)
+        for number in self._numbers if not count else ():
+            count += self._drain_reader(number, 0.0 if count else timeout_s / len(self._readers))
         self._checkpoint(at_end=False)
         return count
 
@@ -132,6 +130,24 @@ class Drain:
             if self._journal:
                 self._journal.fail(exc)
 
+    def _drain_reader(self, number: int, timeout_s: float) -> int:
+        """Handle a batch of one mailbox; returns how many records were read."""
+        reader = self._readers[number]
+        batch = reader.wait(_BATCH_RECORDS, timeout_s)
+        self._count_overrun(number, reader.lost)
+        if len(batch):
+            self._resume()
+            written = self._steps.write(
+                batch,
+                seq=self._chain.take(len(batch)),
+                unix_offset_ns=self._unix_offset_ns(),
+                board=self._look_at_board(),
+            )
+            for record in self._publish(written):
+                if record["halt_reason"]:
+                    self._metrics.run_halted(record)
+        return len(batch)
+
     def _count_overrun(self, number: int, lost: int) -> None:
         """What a reader skipped came before the batch that it has just returned."""
         missed = lost - self._overrun[number]
@@ -154,65 +170,42 @@ class Drain:
             self._handle([Event("checkpoint", fields, self._clock.monotonic_ns())])
             self._chain.sign()
 
-    def _handle(self, sources: Sequence[RawRecord | Event]) -> None:
-        """Make records, and pass on those that are sound."""
-        if not sources:
+    def _handle(self, events: Sequence[Event]) -> None:
+        """Publish the records of events, but for those that fail the schema."""
+        if not events:
             return
         self._resume()
-        unix_offset_ns = self._clock.unix_ns() - self._clock.monotonic_ns()
-        first_seq = self._chain.take(len(sources))
-        made = (self._make(source, seq, unix_offset_ns) for seq, source in enumerate(sources, first_seq))
-        records = [record for record in made if record and self._is_kept(record)]
+        unix_offset_ns = self._unix_offset_ns()
+        first_seq = self._chain.take(len(events))
+        told = [
+            tell(event, entity_id=self._entity_id, seq=seq, unix_offset_ns=unix_offset_ns)
+            for seq, event in enumerate(events, first_seq)
+        ]
+        self._publish([made for record in told if (made := self._draft(record))])
+
+    def _publish(self, drafts: Sequence[Draft]) -> list[Sealed]:
+        """Chain records, write them, count them and hand them on."""
+        records = self._chain.append(drafts)
         self._count_unwritten()
-        for record in records:
-            self._metrics.record_published(record["kind"])
-            if record["kind"] == "step" and record["halt_reason"]:
-                self._metrics.run_halted(record)
+        for kind, count in Counter(record["kind"] for record in records).items():
+            self._metrics.records_published(kind, count)
         if records:
             self._hub.publish(records)
+        return records
 
-    def _make(self, source: RawRecord | Event, seq: int, unix_offset_ns: int) -> Record | None:
-        if isinstance(source, RawRecord):
-            return self._complete(source, seq, unix_offset_ns)
-        return tell(source, entity_id=self._entity_id, seq=seq, unix_offset_ns=unix_offset_ns)
+    def _unix_offset_ns(self) -> int:
+        return self._clock.unix_ns() - self._clock.monotonic_ns()
 
-    def _complete(self, raw: RawRecord, seq: int, unix_offset_ns: int) -> Record | None:
-        """The record of a state, or None when it had to be given up."""
-        info = self._directory.get(raw.run_id)
-        if info is None:
-            self._give_up("directory", "no such run is open")
-            return None
-        n_dE, extra = self._count_changes(raw), self._directory.extra_of(raw.run_id, raw.step_idx)
-        if raw.is_final:
-            self._directory.close(raw.run_id)
-            self._infinite_steps.pop(raw.run_id, None)
-        return complete(
-            raw,
-            info,
-            seq=seq,
-            unix_offset_ns=unix_offset_ns,
-            n_dE=n_dE,
-            board=self._look_at_board(),
-            extra=extra,
-        )
-
-    def _count_changes(self, raw: RawRecord) -> int:
-        """Steps of a run up to this state whose change was finite: those that the core's statistics count."""
-        if raw.is_step and not isfinite(raw.dE):
-            self._infinite_steps[raw.run_id] += 1
-        return raw.step_idx - self._infinite_steps[raw.run_id]
-
-    def _is_kept(self, record: Record) -> bool:
-        """Chain a record and write it, unless it fails the schema."""
-        if errors := self._validator.errors(record):
-            self._give_up("schema", errors[0])
-            return False
+    def _draft(self, record: Record) -> Draft | None:
+        """A record that is ready for the chain; None when it had to be given up."""
+        errors = self._validator.errors(record)
         try:
-            self._chain.append(record)
+            if not errors:
+                return draft(record)
         except ValueError as exc:  # a text with half a surrogate pair
-            self._give_up("schema", f"{type(exc).__name__}: {exc}")
-            return False
-        return True
+            errors.append(f"{type(exc).__name__}: {exc}")
+        self._give_up("schema", errors[0])
+        return None
 
     def _give_up(self, stage: str, message: str) -> None:
         """Count a record as lost; say so once for each kind of error."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sage_edge.clock import Clock
@@ -18,7 +18,7 @@ _RETRY_NS = 1_000_000_000
 class Journal:
     """Appends lines to ``telemetry.jsonl``, in files that rotate.
 
-    A line reaches the operating system before ``append`` returns, so that a crash of the process loses
+    Lines reach the operating system before ``append`` returns, so that a crash of the process loses
     nothing; ``flush`` makes sure against a power cut. While the disk refuses, from the start or later,
     lines are counted in ``lost`` and ``ready`` tries again once a second.
 
@@ -66,19 +66,19 @@ class Journal:
         """Whether the disk took what was last written, or has not been asked yet."""
         return self._file is not None
 
-    def append(self, line: str) -> bool:
-        """Write a line, given without its line end; returns whether it is on file, whole."""
+    def append(self, lines: Sequence[bytes]) -> int:
+        """Write lines, given without their line ends; returns how many of the first are on file, whole."""
+        written = 0
         try:
-            if self._file:
-                self._file.write(line.encode() + b"\n")
+            while self._file and written < len(lines):
+                written += self._file.write(lines[written:])
                 if self.is_failing:
                     self.is_failing = False
                     log.warning("telemetry_journal_resumed lost=%d", self.lost)
-                return True
         except OSError as exc:
             self.fail(exc)
-        self.lost += 1
-        return False
+        self.lost += len(lines) - written
+        return written
 
     def flush(self) -> bool:
         """Wait until what was written is on the disk; returns whether it is."""

@@ -127,14 +127,14 @@ class Metrics:
     def run_halted(self, record: Record) -> None:
         """A run's final record has come."""
         plugin, steps = record["plugin"], record["step_idx"]
-        self._halts.labels(plugin, record["halt_reason"]).inc()
+        self._halts.labels(plugin, record["halt_cause"]).inc()
         self._steps.labels(plugin).inc(steps)
         self._steps_to_halt.labels(plugin).observe(steps)
         self._energy.labels(record["budget"]["price_source"]).inc(record["budget"]["ATP_spent"] / 1e3)
 
-    def record_published(self, kind: str) -> None:
-        """A record has passed the schema and was handed on."""
-        self._records.labels(kind).inc()
+    def records_published(self, kind: str, count: int) -> None:
+        """Records were chained and handed on."""
+        self._records.labels(kind).inc(count)
 
     def records_lost(self, stage: str, count: int) -> None:
         """Records were lost at one of LOSS_STAGES."""

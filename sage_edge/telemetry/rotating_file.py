@@ -7,9 +7,11 @@ import fcntl
 import logging
 import mmap
 import os
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,8 +24,8 @@ OnDrop: TypeAlias = Callable[[bytes, bool], None]
 class RotatingFile:
     """Appends to ``path``, which becomes ``path.1``, then ``path.2``, as it fills up.
 
-    Each line is one write to the operating system: when the process dies it is there, or it is the last
-    of the file and cut off. A line that is cut off is removed when the file is opened.
+    Lines are handed to the operating system as they are written: when the process dies they are there, or
+    the last of the file is cut off. A line that is cut off is removed when the file is opened.
 
     Threads: one at a time. Every method raises OSError; after that, close and open again.
     """
@@ -58,13 +60,26 @@ class RotatingFile:
             self._file.truncate(self._size)
             log.warning("telemetry_torn_line file=%s removed_bytes=%d", self._path.name, size - self._size)
 
-    def write(self, line: bytes) -> None:
-        """Append a line, its line end included; rotate first if it would not fit."""
-        if self._size and self._size + len(line) > self._max_bytes:
+    def write(self, lines: Sequence[bytes]) -> int:
+        """Append lines, given without their line ends, as many as fit into the file, in one write.
+
+        Rotates first if not even the first would fit.
+
+        Returns:
+            How many of the first are on file, whole; at least one.
+        """
+        if self._size and self._size + len(lines[0]) + 1 > self._max_bytes:
             self._rotate()
-        if self._file.write(line) != len(line):
+        ends = list(accumulate(len(line) + 1 for line in lines))
+        fitting = max(1, bisect_right(ends, self._max_bytes - self._size))
+        taken = self._file.write(b"\n".join([*lines[:fitting], b""]))
+        whole = bisect_right(ends[:fitting], taken)
+        self._size += ends[whole - 1] if whole else 0
+        if whole < fitting:
+            self._file.truncate(self._size)
+        if not whole:
             raise OSError(errno.ENOSPC, "only a part of a line was written")
-        self._size += len(line)
+        return whole
 
     def check(self) -> None:
         """Raise FileNotFoundError if the file was deleted: writing to it would succeed, and be lost."""

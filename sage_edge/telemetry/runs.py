@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
 from sage_edge.irp import Invariants, TrustTable
-from sage_edge.native import HaltPolicy
+from sage_edge.irp.lrc import LRC, LRC_PROFILES
+from sage_edge.native import HaltPolicy, StepRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class RunInfo:
         role: ``L`` for a plugin's refinement, ``H`` for the orchestrator.
         scene_id: The scene that the run belongs to, if any.
         trust_weight: What its energy weighs in the orchestrator's, above 0.
+        lrc: The budget policy in force.
     """
 
     plugin: PluginInfo
@@ -66,6 +68,28 @@ class RunInfo:
     role: str = "L"
     scene_id: str | None = None
     trust_weight: float = 1.0
+    lrc: LRC = LRC_PROFILES["edge"]
+
+
+@dataclass(slots=True, eq=False)
+class OpenRun:
+    """A run that goes on.
+
+    Attributes:
+        info: What is known of it.
+        text: The same for the core; the drain makes it with the first record.
+        extras: What the plugin adds to its records, by step.
+    """
+
+    info: RunInfo
+    text: StepRun | None = None
+    extras: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    def take_extra(self, step_idx: int) -> Mapping[str, Any] | None:
+        """What was added to the record of a state; that of the states before is forgotten."""
+        for passed in [step for step in list(self.extras) if step < step_idx]:
+            del self.extras[passed]
+        return self.extras.get(step_idx)
 
 
 class RunDirectory:
@@ -80,9 +104,7 @@ class RunDirectory:
     """
 
     def __init__(self, capacity: int = 65_536) -> None:
-        self._runs: OrderedDict[int, RunInfo] = OrderedDict()
-        #: What the plugin adds to the records of a run, by step.
-        self._extras: dict[int, dict[int, Mapping[str, Any]]] = {}
+        self._runs: OrderedDict[int, OpenRun] = OrderedDict()
         self._capacity = capacity
         self._lock = Lock()
 
@@ -92,11 +114,11 @@ class RunDirectory:
     def open(self, run_id: int, info: RunInfo) -> None:
         """Register a run; its number is unique in the process."""
         with self._lock:
-            self._runs[run_id] = info
+            self._runs[run_id] = OpenRun(info)
             if len(self._runs) > self._capacity:
-                self._forget(next(iter(self._runs)))
+                self._runs.popitem(last=False)
 
-    def get(self, run_id: int) -> RunInfo | None:
+    def get(self, run_id: int) -> OpenRun | None:
         """What is known of an open run."""
         return self._runs.get(run_id)
 
@@ -105,25 +127,10 @@ class RunDirectory:
 
         A run that is not open is none of our business.
         """
-        with self._lock:
-            if run_id in self._runs:
-                self._extras.setdefault(run_id, {})[step_idx] = extra
-
-    def extra_of(self, run_id: int, step_idx: int) -> Mapping[str, Any] | None:
-        """The fields added to the record of a state; those of the states before are forgotten."""
-        if run_id not in self._extras:  # most runs have none, and the drain is in a hurry
-            return None
-        with self._lock:
-            added = self._extras.get(run_id, {})
-            for passed in [step for step in added if step < step_idx]:
-                del added[passed]
-            return added.get(step_idx)
+        if run := self._runs.get(run_id):
+            run.extras[step_idx] = extra
 
     def close(self, run_id: int) -> None:
         """Forget a run; a run that is not open is none of our business."""
         with self._lock:
-            self._forget(run_id)
-
-    def _forget(self, run_id: int) -> None:
-        self._runs.pop(run_id, None)
-        self._extras.pop(run_id, None)
+            self._runs.pop(run_id, None)

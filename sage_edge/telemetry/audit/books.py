@@ -202,6 +202,6 @@ def _summary(final: Record, run: Run) -> dict[str, object]:
     return {
         "plugin": final["plugin"],
         "steps": final["steps"],
-        "halt_reason": final["halt_reason"],
+        "halt_reason": final.get("halt_cause", final["halt_reason"]),  # one field until version 1.4
         "spent_uatp": run.spent_uatp,
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sage_edge.telemetry.audit.findings import Finding, LoggedRecord, differs
-from sage_edge.telemetry.canonical import seal
+from sage_edge.telemetry.canonical import draft, seal
 from sage_edge.telemetry.checkpoints import HEAD_NAME
 from sage_edge.telemetry.journal import FILE_NAME
 from sage_edge.telemetry.records import Record
@@ -98,7 +98,7 @@ class Trail:
     def _parse(self, file: Path, number: int, line: bytes) -> Record | None:
         """A line's record if it is valid and written as it was hashed."""
         try:
-            record = json.loads(line)
+            record: Record = json.loads(line)
             errors = self._validator.errors(record)
         except (ValueError, RecursionError) as exc:
             errors = [f"not JSON: {exc}"]
@@ -109,14 +109,14 @@ class Trail:
         if record.get("schema_version") in _UNCHAINED:
             self._take_unchained(file, number, record)
             return None
-        sealed = dict(record)
-        if seal(sealed, record["prev_hash"]).encode() + b"\n" != line:
-            expected, came = sealed["record_hash"], record["record_hash"]
+        sealed = seal(draft(record), record["prev_hash"])
+        if sealed.line + b"\n" != line:
+            expected, came = sealed.record_hash, record["record_hash"]
             problem = differs("record_hash (changed)", expected, came)
             if expected == came:
                 problem = "expected the record's canonical form, got another spelling"
             self._find(file, number, record["seq"], problem)
-        return sealed | {"record_hash": record["record_hash"]}
+        return record
 
     def _take_unchained(self, file: Path, number: int, record: Record) -> None:
         if self.records or self._prev_hash:
@@ -132,9 +132,15 @@ class Trail:
             self._find(file, number, seq, problem)
         if self._seq is not None and seq <= self._seq:
             self._find(file, number, seq, differs("seq", f"more than {self._seq}", seq))
-        elif self._seq is not None and seq > self._seq + 1 and is_linked:
+        elif is_linked and (missing := seq - self._expected_seq(seq, prev_hash)) > 0:
             self.gaps += 1
-            self.lost += seq - self._seq - 1
+            self.lost += missing
+
+    def _expected_seq(self, seq: int, prev_hash: str) -> int:
+        """The number that a record has where nothing was lost before it."""
+        if self._seq is not None:
+            return self._seq + 1
+        return int(self._head["begin_seq"]) if prev_hash == self._head.get("begin_prev_hash") else seq
 
     def _check_signature(self, logged: LoggedRecord) -> None:
         record = logged.record

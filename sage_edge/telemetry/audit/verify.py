@@ -57,11 +57,26 @@ class Report:
         """Whether nothing is wrong."""
         return not self.findings
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every record that was to be is there: only then is all that happened proven."""
+        return not self.lost
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.findings:
+            return f"{len(self.findings)} findings"
+        if not self.is_complete:
+            return f"sound, but not complete: {self.lost} records were never written, and stay unknown"
+        return "sound"
+
     def document(self) -> dict[str, Any]:
         """The report as JSON."""
         numbers = {name: getattr(self, name) for name in self.__slots__ if name != "findings"}
         findings = [finding._asdict() for finding in self.findings]
-        return {**numbers, "is_sound": self.is_sound, "findings": findings}
+        judged = {"verdict": self.verdict, "is_sound": self.is_sound, "is_complete": self.is_complete}
+        return {**numbers, **judged, "findings": findings}
 
     def lines(self) -> Iterator[str]:
         """The report as text."""
@@ -76,7 +91,7 @@ class Report:
         hottest = "not known" if self.hottest_C is None else f"{self.hottest_C:.1f} C"
         modes = ", ".join(self.power_modes) or "not known"
         yield f"board        power mode {modes}, hottest {hottest}, {self.throttled} runs ended throttled"
-        yield f"verdict      {'sound' if self.is_sound else f'{len(self.findings)} findings'}"
+        yield f"verdict      {self.verdict}"
 
 
 def verify(path: Path, *, validator: TelemetryValidator, public_key: Path | None = None) -> Report:

@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 
 from sage_edge.irp import Invariants, TrustTable
 from sage_edge.native import HALT_REASONS, RECORD_DTYPE, HaltPolicy
-from sage_edge.telemetry import PluginInfo, RunInfo
+from sage_edge.telemetry import (
+    ZERO_HASH,
+    PluginInfo,
+    RunDirectory,
+    RunInfo,
+    TelemetryValidator,
+    load_schema,
+    seal,
+)
 from sage_edge.telemetry.board import BoardSample
+from sage_edge.telemetry.steps import StepWriter
 
 #: A look at an Orin Nano.
 ORIN = BoardSample(
@@ -51,6 +60,7 @@ _INFO = RunInfo(
     deadline_ms=40.0,
     ATP_allocated=500.0,
 )
+_VALIDATOR = TelemetryValidator(load_schema())
 _PLUGIN_FIELDS = set(PluginInfo.__dataclass_fields__)
 
 
@@ -83,6 +93,27 @@ def raw_run(
         record["flags"] = FEASIBLE
     records["halt_reason"][-1] = HALT_REASONS.index(halt_reason)
     return records
+
+
+def written(
+    raws: NDArray[Any],
+    info: RunInfo | None = None,
+    *,
+    seq: int = 0,
+    board: BoardSample | None = None,
+    extras: dict[int, Any] | None = None,
+    given_up: list[tuple[str, str]] | None = None,
+) -> list[dict[str, Any]]:
+    """The records made of what the loop wrote, each tied to nothing; lost ones go to ``given_up``."""
+    directory, lost = RunDirectory(), [] if given_up is None else given_up
+    for run_id in set(raws["run_id"].tolist()):
+        directory.open(run_id, info or run_info())
+    for step_idx, extra in (extras or {}).items():
+        directory.annotate(1, step_idx, extra)
+    writer = StepWriter(directory, _VALIDATOR, lambda stage, why: lost.append((stage, why)))
+    drafts = writer.write(raws, seq=seq, unix_offset_ns=10**18, board=board)
+    assert lost == [] or given_up is not None
+    return [dict(seal(made, ZERO_HASH)) for made in drafts]
 
 
 #: The fields of an event of each kind that has some.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_edge.errors import ConfigError
-from sage_edge.telemetry import FILE_NAME, ZERO_HASH, Chain, Checkpoints, Journal
+from sage_edge.telemetry import FILE_NAME, ZERO_HASH, Chain, Checkpoints, Journal, draft
 from sage_edge.telemetry.checkpoints import HEAD_NAME
 from sage_edge.telemetry.signing import is_signed
 from tests.fakes import FakeClock
@@ -18,19 +18,19 @@ from tests.fakes import FakeClock
 class Disk:
     """One life of a process that writes to a folder."""
 
-    def __init__(self, directory, *, max_bytes=1 << 20, backups=1, every=1000, clock=None):
+    def __init__(self, directory, *, max_bytes=1 << 20, backups=1, every=1000, clock=None, first_seq=0):
         self.clock = clock or FakeClock()
         self.journal = Journal(directory, max_bytes=max_bytes, backups=backups, clock=self.clock)
         self.checkpoints = Checkpoints(directory, key_file=None, every=every)
-        self.chain = Chain(self.journal, self.checkpoints)
+        self.chain = Chain(self.journal, self.checkpoints, first_seq=first_seq)
 
     def write(self, count):
         for _ in range(count):
-            self.chain.append({"entity_id": "robot", "seq": self.chain.take(1)})
+            self.chain.append([draft({"entity_id": "robot", "seq": self.chain.take(1)})])
 
     def sign(self):
         if fields := self.chain.checkpoint(at_end=True):
-            self.chain.append({"entity_id": "robot", "seq": self.chain.take(1), **fields})
+            self.chain.append([draft({"entity_id": "robot", "seq": self.chain.take(1), **fields})])
             self.chain.sign()
 
     def close(self):
@@ -236,9 +236,27 @@ def test_a_head_that_cannot_be_written_is_said_once_and_tried_again(tmp_path, ca
 
 
 def test_without_a_journal_records_are_chained_in_memory():
-    chain, records = Chain(None, None), [{"entity_id": "a", "seq": n} for n in range(3)]
-    for record in records:
-        chain.append(record)
-    assert_chained(records)
+    chain, records = Chain(None, None), [draft({"entity_id": "a", "seq": n}) for n in range(4)]
+    assert_chained(chain.append(records[:3]) + chain.append(records[3:]))
     assert chain.checkpoint(at_end=True) is None
     chain.sign()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**52), st.integers(0, 3)), min_size=1, max_size=4))
+def test_a_chain_begins_where_it_is_told_and_then_goes_on_from_its_files(tmp_path_factory, lives):
+    directory, count = tmp_path_factory.mktemp("journal"), 0
+    begin = lives[0][0]
+    for first_seq, more in lives:
+        disk = Disk(directory, first_seq=first_seq)
+        assert disk.chain.given_before == range(begin, begin + count)
+        disk.write(more)
+        count += more
+        disk.close()
+    assert [record["seq"] for record in lines(directory)] == list(range(begin, begin + count))
+    assert (head(directory)["begin_seq"], head(directory)["begin_prev_hash"]) == (begin, ZERO_HASH)
+    assert_chained(lines(directory))
+
+
+def test_a_chain_in_memory_begins_where_it_is_told():
+    chain = Chain(None, None, first_seq=700)
+    assert (chain.given_before, chain.take(3), chain.take(1)) == (range(700, 700), 700, 703)

@@ -31,7 +31,7 @@ from sage_edge.telemetry import (
 from tests.fakes import FakeClock, FakeReader
 from tests.sage_edge.telemetry.samples import EVENTS, ORIN, REWOUND, START_NS, raw_run, run_info
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "v1_3" / "run_of_3_steps.jsonl"
+GOLDEN = Path(__file__).parents[2] / "golden" / "v1_4" / "run_of_3_steps.jsonl"
 VALIDATOR = TelemetryValidator(load_schema())
 
 
@@ -270,10 +270,13 @@ def test_unix_time_follows_the_system_clock_when_that_is_set():
     assert [r["ts_unix_ns"] - r["ts_mono_ns"] - offset_ns for r in room.records] == [0, 3_600_000_000_000]
 
 
-def test_empty_mailboxes_share_the_waiting_time_and_a_full_one_ends_it():
+def test_mailboxes_share_the_waiting_time_when_all_are_empty():
     readers = FakeReader(), FakeReader([raw_run([2.0])]), FakeReader()
-    assert Room(*readers).drain.drain_once(0.3) == 1
-    assert [reader.timeouts_s for reader in readers] == [[pytest.approx(0.1)], [pytest.approx(0.1)], [0.0]]
+    room = Room(*readers)
+    assert room.drain.drain_once(0.3) == 1
+    assert [reader.timeouts_s for reader in readers] == [[0.0]] * 3, "nobody waits beside a full mailbox"
+    assert room.drain.drain_once(0.3) == 0
+    assert [reader.timeouts_s[1:] for reader in readers] == [[0.0, pytest.approx(0.1)]] * 3
 
 
 def test_stopping_drains_what_is_left():

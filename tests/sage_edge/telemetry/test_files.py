@@ -5,9 +5,7 @@ import itertools
 import pytest
 
 from sage_edge.telemetry import (
-    RawRecord,
     TelemetryValidator,
-    complete,
     files,
     load_schema,
     tail,
@@ -15,6 +13,7 @@ from sage_edge.telemetry import (
     validate_file,
 )
 from tests.fakes import FakeClock
+from tests.oracles.step_record import RawRecord, complete
 from tests.sage_edge.telemetry.samples import raw_run, run_info
 
 VALIDATOR = TelemetryValidator(load_schema())

@@ -7,10 +7,11 @@ import subprocess
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sage_edge.telemetry import CONTENT_TYPE, Metrics, RawRecord, complete
+from sage_edge.telemetry import CONTENT_TYPE, Metrics
 from sage_edge.telemetry.board import Board, BoardSampler
 from tests.fakes import FakeClock
 from tests.fixtures.sysfs_tree import lay_out
+from tests.oracles.step_record import RawRecord, complete
 from tests.sage_edge.telemetry.samples import raw_run, run_info
 
 
@@ -31,8 +32,8 @@ def busy(tmp_path):
     metrics.observe_request("vision", queue_ns=2_000_000, refine_ns=30_000_000)
     metrics.observe_tick("vision", 4_000_000, 3_000_000)
     metrics.run_halted(final_record())
-    for kind in ("step", "step", "ledger"):
-        metrics.record_published(kind)
+    metrics.records_published("step", 2)
+    metrics.records_published("ledger", 1)
     metrics.records_lost("mailbox", 2)
     sampler = BoardSampler(Board(lay_out("orin_nano", tmp_path)), period_s=1.0, clock=FakeClock())
     sampler.sample_once()

@@ -10,7 +10,7 @@ from tests.sage_edge.telemetry.samples import run_info
 def test_a_run_is_known_from_its_opening_to_its_closing():
     directory, info = RunDirectory(), run_info()
     directory.open(3, info)
-    assert directory.get(3) is info
+    assert directory.get(3).info is info
     directory.close(3)
     assert directory.get(3) is None
 
@@ -36,12 +36,14 @@ def test_a_directory_forgets_the_oldest_runs_first(capacity, runs):
 def test_what_a_plugin_adds_to_a_state_stays_until_the_next_one_and_goes_with_the_run():
     directory = RunDirectory()
     directory.annotate(7, 0, {"lost": True})
-    assert directory.extra_of(7, 0) is None
     directory.open(7, run_info())
+    run = directory.get(7)
+    assert run.take_extra(0) is None
     for step in range(3):
         directory.annotate(7, step, {"at": step})
-    assert directory.extra_of(7, 1) == {"at": 1}
-    assert directory.extra_of(7, 0) is None
-    assert directory.extra_of(7, 2) == directory.extra_of(7, 2) == {"at": 2}
+    assert run.take_extra(1) == {"at": 1}
+    assert run.take_extra(0) is None
+    assert run.take_extra(2) == run.take_extra(2) == {"at": 2}
     directory.close(7)
-    assert directory.extra_of(7, 2) is None
+    directory.annotate(7, 3, {"late": True})
+    assert run.take_extra(3) is None

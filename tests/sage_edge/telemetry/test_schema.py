@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
@@ -8,14 +9,17 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from sage_edge.errors import ConfigError
-from sage_edge.native import HALT_REASONS
-from sage_edge.telemetry import Event, RawRecord, TelemetryValidator, complete, load_schema, schema
+from sage_edge.native import HALT_REASONS, protocol_reason
+from sage_edge.telemetry import Event, TelemetryValidator, load_schema, schema
 from sage_edge.telemetry.quick_check import compile_check
 from sage_edge.telemetry.records import KINDS, tell
-from tests.sage_edge.telemetry.samples import EVENTS, ORIN, raw_run, run_info
+from tests.oracles.protocol_schema import PROTOCOL_SCHEMA
+from tests.oracles.step_record import RawRecord, complete
+from tests.sage_edge.telemetry.samples import EVENTS, ORIN, raw_run, run_info, written
 
 SCHEMA = load_schema()
 VALIDATOR = TelemetryValidator(SCHEMA)
+PROTOCOL = Draft202012Validator(PROTOCOL_SCHEMA)
 RECORD = complete(
     RawRecord(*raw_run([2.0, 1.5])[-1].tolist()),
     run_info(),
@@ -92,7 +96,7 @@ def resolve(field):
 
 
 #: What has no fields of names that are known.
-FREE = {"record", "hash", "halt_reason", "extra", "extra_value"}
+FREE = {"record", "hash", "halt_reason", "plain_halt_reason", "extra", "extra_value"}
 
 
 @pytest.mark.parametrize("kind", sorted(set(SCHEMA["$defs"]) - FREE))
@@ -149,16 +153,92 @@ def test_a_plain_irp_record_is_valid_whatever_else_it_carries(extra):
 
 
 @pytest.mark.parametrize(
-    "path", [*((key,) for key in PLAIN), ("budget", "time_ms"), ("trust", "dE_variance")]
+    "path",
+    [*((key,) for key in PLAIN if key != "halt_reason"), ("budget", "time_ms"), ("trust", "dE_variance")],
 )
 def test_a_plain_irp_record_needs_its_fields(path):
     assert VALIDATOR.errors(without(PLAIN, path)) != []
 
 
-@pytest.mark.parametrize("record", [PLAIN, RECORD], ids=["plain", "ours"])
 @pytest.mark.parametrize("reason", HALT_REASONS)
-def test_every_halt_reason_of_the_core_has_its_place_in_the_schema(record, reason):
-    assert VALIDATOR.errors(record | {"halt_reason": reason}) == []
+def test_every_halt_reason_of_the_core_is_a_cause_and_the_protocols_word_for_it_a_reason(reason):
+    word = protocol_reason(reason)
+    assert VALIDATOR.errors(RECORD | {"halt_cause": reason, "halt_reason": word}) == []
+    assert VALIDATOR.errors(PLAIN | {"halt_reason": word}) == []
+    is_known = reason == word
+    assert (VALIDATOR.errors(PLAIN | {"halt_reason": reason}) == []) == is_known
+    assert (VALIDATOR.errors(RECORD | {"halt_reason": reason}) == []) == is_known
+
+
+#: Values near what the protocol allows for each of its fields, and away from it.
+NEAR = st.sampled_from(
+    [
+        None,
+        True,
+        "vision",
+        "",
+        0,
+        -0.0,
+        1,
+        1.0,
+        1.5,
+        -1,
+        -1e-9,
+        2**70,
+        "slope<eps",
+        "timeout",
+        "diverged",
+        {},
+        [],
+    ]
+)
+FIELDS = [(name,) for name in PROTOCOL_SCHEMA["properties"]] + [
+    (group, name)
+    for group in ("trust", "budget")
+    for name in PROTOCOL_SCHEMA["properties"][group]["properties"]
+]
+EDITS = st.lists(st.tuples(st.sampled_from(FIELDS), st.booleans(), NEAR | JSON), max_size=3)
+
+
+def edited(record, edits):
+    """A record with some fields set or left out."""
+    for path, is_set, value in edits:
+        if len(path) == 1 or isinstance(record.get(path[0]), dict):
+            with contextlib.suppress(KeyError):
+                record = changed(record, path, value) if is_set else without(record, path)
+    return record
+
+
+@given(EDITS, st.dictionaries(st.text().filter(lambda name: name != "schema_version"), JSON, max_size=2))
+def test_a_record_without_a_version_is_valid_exactly_where_the_protocol_says_so(edits, more):
+    record = edited({**PLAIN, "entity_id": None, "dE": None, "steps": 4, "LRC_context": None} | more, edits)
+    assert (VALIDATOR.errors(record) == []) == PROTOCOL.is_valid(record)
+
+
+@given(EDITS)
+def test_a_step_of_ours_is_valid_only_where_the_protocol_says_so_too(edits):
+    record = edited(RECORD, edits)
+    assert PROTOCOL.is_valid(record) or VALIDATOR.errors(record) != []
+
+
+@given(
+    st.tuples(*[st.floats(width=32)] * 5),
+    st.sampled_from(range(len(HALT_REASONS))),
+    st.integers(-(2**40), 2**40),
+)
+def test_whatever_the_loop_writes_is_a_record_of_the_protocol(values, code, time_ns):
+    raws = raw_run([2.0])
+    for name, value in zip(("E", "dE", "E0", "best_E", "residual"), values, strict=True):
+        raws[name] = value
+    raws["halt_reason"], raws["time_ns"] = code, time_ns
+    (record,) = written(raws)
+    assert PROTOCOL.is_valid(record)
+    assert VALIDATOR.errors(record) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_a_step_has_a_plugin_so_that_a_reader_of_the_protocol_can_skip_the_rest(kind):
+    assert ("plugin" in EVERY_KIND[kind]) == (kind == "step")
 
 
 @pytest.mark.parametrize("record", [PLAIN, RECORD], ids=["plain", "ours"])

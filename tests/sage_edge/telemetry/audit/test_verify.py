@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sage_edge.config import Settings
 from sage_edge.errors import ConfigError
-from sage_edge.telemetry import FILE_NAME, Telemetry, TelemetryValidator, load_schema, seal
+from sage_edge.telemetry import FILE_NAME, Telemetry, TelemetryValidator, draft, load_schema, seal
 from sage_edge.telemetry.audit import verify
 from sage_edge.telemetry.checkpoints import HEAD_NAME
 from sage_edge.telemetry.signing import SigningKey
@@ -63,8 +63,9 @@ def rewrite(directory, change, kind, number=0):
     change(chosen)
     prev, written = "0" * 64, []
     for record in records:
-        written.append(seal(record, prev))
-        prev = record["record_hash"]
+        sealed = seal(draft(record), prev)
+        written.append(sealed.line.decode())
+        prev = sealed.record_hash
     (directory / FILE_NAME).write_text("\n".join(written) + "\n")
     return chosen["seq"]
 
@@ -108,8 +109,9 @@ def test_without_backups_the_newest_file_alone_is_sound(tmp_path):
 def test_the_oldest_file_removed_by_hand_is_found(tmp_path):
     write_log(tmp_path, scenes=8, telemetry_max_bytes=16384, telemetry_backups=20)
     oldest = max(tmp_path.glob(f"{FILE_NAME}.*"), key=lambda file: int(file.suffix[1:]))
+    begin = json.loads(oldest.read_bytes().splitlines()[0])["seq"]
     oldest.unlink()
-    assert "beginning: expected seq 0" in problems(tmp_path)[0]
+    assert f"beginning: expected seq {begin}," in problems(tmp_path)[0]
 
 
 def test_a_run_that_a_crash_cut_off_is_listed_and_no_finding(tmp_path):
@@ -232,9 +234,10 @@ def test_findings_name_the_file_the_line_the_record_and_what_was_expected(copy):
     rows[3] = rows[3].replace(b'"cause":"admit"', b'"cause":"join"')
     (copy / FILE_NAME).write_bytes(b"".join(rows))
     (first,) = audit(copy).findings
-    assert (first.file, first.line, first.seq) == (str(copy / FILE_NAME), 4, 3)
+    seq = json.loads(rows[3])["seq"]
+    assert (first.file, first.line, first.seq) == (str(copy / FILE_NAME), 4, seq)
     assert re.fullmatch(r"record_hash \(changed\): expected [0-9a-f]{64}, got [0-9a-f]{64}", first.problem)
-    assert str(first) == f"{copy / FILE_NAME}:4: seq 3: {first.problem}"
+    assert str(first) == f"{copy / FILE_NAME}:4: seq {seq}: {first.problem}"
 
 
 def test_a_line_spelled_otherwise_is_found_though_it_says_the_same(copy):
@@ -328,7 +331,7 @@ def test_a_clock_that_is_set_while_serving_breaks_neither_chain_nor_order(tmp_pa
     assert (report.findings, report.runs, report.gaps) == ([], 3, 0)
     told = [json.loads(line) for line in lines(tmp_path)]
     steps = [record for record in told if record["kind"] == "step"]
-    assert [record["seq"] for record in told] == list(range(len(told)))
+    assert [record["seq"] - told[0]["seq"] for record in told] == list(range(len(told)))
     assert [record["ts_unix_ns"] // 10**9 // 10**8 for record in steps] == [0] * 4 + [18] * 4 + [17] * 4
     assert all(record["budget"]["time_ms"] > 0 for record in steps)
 
@@ -426,8 +429,28 @@ def test_a_declared_loss_excuses_what_it_hides(copy):
     prev, written = "0" * 64, []
     for record in records:
         if record is not lost:
-            written.append(seal(record, prev))
-            prev = record["record_hash"]
+            sealed = seal(draft(record), prev)
+            written.append(sealed.line.decode())
+            prev = sealed.record_hash
     (copy / FILE_NAME).write_text("\n".join(written) + "\n")
     assert book_problems(copy) == []
     assert (audit(copy).gaps, audit(copy).lost) == (1, 1)
+    assert not audit(copy).is_complete
+
+
+@pytest.mark.parametrize("lost", [(0, 0), (3, 0), (0, 2), (3, 2)])
+def test_the_verdict_says_how_many_records_the_audit_could_not_see(tmp_path, lost):
+    """Lost before the first record of the chain, and after some."""
+    before, between = lost
+    mailbox = FakeReader([(before, raw_run([2.0, 1.5], run_id=1)), (between, raw_run([2.0], run_id=2))])
+    telemetry = Telemetry([mailbox], settings=Settings(telemetry_dir=str(tmp_path)), clock=FakeClock())
+    for run_id in (1, 2):
+        telemetry.directory.open(run_id, run_info())
+    telemetry.start()
+    telemetry.close()
+    report = audit(tmp_path)
+    assert (report.findings, report.lost, report.gaps) == ([], sum(lost), (before > 0) + (between > 0))
+    assert report.is_complete == (sum(lost) == 0)
+    missing = f"sound, but not complete: {sum(lost)} records were never written, and stay unknown"
+    assert text(tmp_path)[-1] == f"verdict      {'sound' if report.is_complete else missing}"
+    assert report.document()["verdict"] == report.verdict
