@@ -89,6 +89,11 @@ def simulate(
     }
 
 
+def saved(full: float, iterations: float) -> str:
+    """How many times more a full run iterates than this one, which may have had no time for any."""
+    return f"{full / iterations:.2f}x" if iterations else "all"
+
+
 def main() -> None:
     """Measure, print, write."""
     options = report.parser(__doc__)
@@ -123,7 +128,7 @@ def main() -> None:
                     f"{row['worst_violation']:.2e}",
                     f"{row['at_limit']:.1%}",
                     row["iterations"],
-                    f"{full['iterations'] / row['iterations']:.2f}x",
+                    saved(full["iterations"], row["iterations"]),
                     f"{row['cost'] / full['cost'] - 1:+.3%}",
                     row["p50_ms"],
                     row["p99_ms"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.control.closed_loop import POLICIES, controller, simulate
+from benchmarks.control.closed_loop import LOOP_S, POLICIES, controller, saved, simulate
 from benchmarks.control.plants import cart_pole, quadrotor
 
 
@@ -21,3 +21,9 @@ def test_no_limit_is_broken_in_closed_loop_under_any_halt_reason(make, name):
     assert row["worst_violation"] <= 1e-3
     assert row["at_limit"] > 0  # otherwise the limits would not be tested
     assert name.partition(" ")[0] in row["reasons"]
+
+
+def test_a_machine_too_busy_for_any_iteration_is_told_and_no_error():
+    row = simulate(cart_pole(), controller(cart_pole()), POLICIES["timeout"][0], 1e-6, seconds=0.1)
+    assert (row["iterations"], row["reasons"]) == (0.0, {"timeout": len(range(int(0.1 / LOOP_S)))})
+    assert (saved(8.0, row["iterations"]), saved(8.0, 2.0)) == ("all", "4.00x")
