@@ -54,15 +54,19 @@ async def records(request: Request, span: Annotated[Span, Query()]) -> Response:
     """Up to ``limit`` records that follow ``after``, oldest first.
 
     ``Sage-Telemetry-Last`` is the ``after`` of the next call; ``Sage-Telemetry-Missed`` counts the
-    records in between that are no longer in memory (the journal has them) or were lost.
+    records in between that are no longer in memory (the journal has them) or were lost. Where ``after`` is no
+    number of this chain, since the service began a new one, all records are given and
+    ``Sage-Telemetry-Reset`` is 1.
     """
     context = context_of(request)
-    found, missed = context.hrm.telemetry.hub.after(span.after, span.limit)
-    last = found[-1]["seq"] if found else span.after
+    hub = context.hrm.telemetry.hub
+    after = span.after if hub.knows(span.after) else -1
+    found, missed = hub.after(after, span.limit)
+    last = found[-1]["seq"] if found else after
     headers = {"Sage-Telemetry-Last": str(last), "Sage-Telemetry-Missed": str(missed)}
-    lines = await context.run(
-        "telemetry", _to_lines, found
-    )  # megabytes of them would hold up every other caller
+    if after != span.after:
+        headers["Sage-Telemetry-Reset"] = "1"
+    lines = await context.run("telemetry", _to_lines, found)  # megabytes of them would hold up all others
     return Response(lines, media_type=NDJSON_TYPE, headers=headers)
 
 
@@ -74,7 +78,8 @@ async def records(request: Request, span: Annotated[Span, Query()]) -> Response:
     responses={
         200: openapi.text(
             SSE_TYPE,
-            "``record`` events; ``dropped`` counts those missing before the next; ``end`` at a drain",
+            "``record`` events; ``dropped`` counts those that are missing before the next; ``reset`` says "
+            "that the id to resume from is none of this chain, and all records follow; ``end`` at a drain",
             f"id: 0\nevent: record\ndata: {openapi.RECORD}\n\n",
         ),
         **openapi.failures(ParameterError),
@@ -144,9 +149,11 @@ async def _stream(context: Context, resume: int | None) -> AsyncGenerator[bytes,
     listener = Listener(hub)
     try:
         yield b": connected\n\n"
-        sent = resume if resume is not None else -1
+        sent = resume if resume is not None and hub.knows(resume) else -1
+        if resume not in (None, sent):
+            yield event("reset", {"last_event_id": resume})
         if resume is not None:
-            found, listener.dropped = hub.after(resume, context.settings.telemetry_memory)
+            found, listener.dropped = hub.after(sent, context.settings.telemetry_memory)
             for record in found:
                 sent = record["seq"]
                 yield event("record", record, str(sent))

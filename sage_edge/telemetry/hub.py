@@ -31,14 +31,28 @@ class Hub:
     must be quick; the rest from any thread.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, given: range = range(0)) -> None:
+        """Begin with no records.
+
+        Args:
+            capacity: How many are kept.
+            given: The numbers that earlier lives gave to records of the same chain.
+        """
         self._records: deque[Record] = deque(maxlen=capacity)
+        self._begin_seq = given.start
+        self._end_seq = given.stop
         self._subscriptions: list[_Subscription] = []
         self._lock = Lock()
         self._is_closed = False
 
+    def knows(self, seq: int) -> bool:
+        """Whether a record of this chain can have had that number: one of another chain says nothing here."""
+        return self._begin_seq <= seq < self._end_seq
+
     def after(self, seq: int, limit: int) -> tuple[list[Record], int]:
         """Up to ``limit`` records that follow ``seq``, oldest first; from -1 for all.
+
+        A number that is not known (``knows``) is as good as -1.
 
         Returns:
             The records, and how many between ``seq`` and the last of them are missing: lost, or so old
@@ -46,6 +60,8 @@ class Hub:
         """
         with self._lock:
             kept = list(self._records)
+        if not self.knows(seq):
+            seq = self._begin_seq - 1
         records = [record for record in kept if record["seq"] > seq][:limit]
         missed = records[-1]["seq"] - seq - len(records) if records else 0
         return records, missed
@@ -66,9 +82,10 @@ class Hub:
         return lambda: self._remove(subscription)
 
     def publish(self, records: Sequence[Record]) -> None:
-        """Keep records, in order of ``seq``, and hand them out."""
+        """Keep records, at least one and in order of ``seq``, and hand them out."""
         with self._lock:
             self._records.extend(records)
+            self._end_seq = records[-1]["seq"] + 1
             subscriptions = list(self._subscriptions)
         for subscription in subscriptions:
             wanted = subscription.request_id

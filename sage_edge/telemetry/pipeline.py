@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from sage_edge.telemetry.schema import TelemetryValidator, load_schema
 
 #: Events that may wait for the drain; it takes them twenty times a second.
 _MAX_EVENTS = 16_384
+#: A chain that begins anew begins anywhere below, so that its numbers are not those of the one before; up to
+#: twice as much is exact where numbers are doubles.
+_MOST_SEQ = 1 << 52
 
 
 class Telemetry:
@@ -41,7 +45,6 @@ class Telemetry:
             ConfigError: The schema or the key cannot be read, or the journal's files are somebody else's.
         """
         self.directory = RunDirectory()
-        self.hub = Hub(settings.telemetry_memory)
         self.metrics = Metrics()
         self.validator = TelemetryValidator(load_schema())
         self._events = Events(_MAX_EVENTS)
@@ -50,13 +53,15 @@ class Telemetry:
             self.metrics.board.watch(self.board)
         self._journal = _open_journal(settings, clock)
         self._checkpoints = _open_checkpoints(settings)
+        chain = Chain(self._journal, self._checkpoints, first_seq=secrets.randbelow(_MOST_SEQ))
+        self.hub = Hub(settings.telemetry_memory, chain.given_before)
         self._drain = Drain(
             readers,
             events=self._events,
             directory=self.directory,
             validator=self.validator,
             journal=self._journal,
-            chain=Chain(self._journal, self._checkpoints),
+            chain=chain,
             hub=self.hub,
             metrics=self.metrics,
             clock=clock,

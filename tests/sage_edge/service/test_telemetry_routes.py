@@ -86,9 +86,10 @@ def test_records_that_memory_no_longer_holds_are_counted_as_missed(alone):
     run(alone)
     hub = alone.hrm.telemetry.hub
     with hub._lock:
+        first = hub._records[0]["seq"]
         del hub._records[0], hub._records[0]
     reply = alone.client.get("/v1/telemetry", params={"after": -1, "limit": 3})
-    assert [record["seq"] for record in records_of(reply)] == [2, 3, 4]
+    assert [record["seq"] for record in records_of(reply)] == [first + 2, first + 3, first + 4]
     assert reply.headers["Sage-Telemetry-Missed"] == "2"
 
 
@@ -168,6 +169,52 @@ def test_a_stream_that_resumes_too_late_says_how_many_it_missed(alone):
         events = take(len(kept) + 1, events_of(stream))
     assert [data["seq"] for _, name, data in events if name == "record"] == kept
     assert [data for _, name, data in events if name == "dropped"] == [{"records": 2}]
+
+
+@pytest.mark.parametrize(
+    "folders", [("", ""), ("old", "new"), ("", "new")], ids=["none", "new folder", "first folder"]
+)
+@pytest.mark.parametrize("lives", [(1, 1), (3, 1), (1, 3)], ids=str)
+def test_after_a_restart_a_number_of_the_chain_before_hides_nothing(tmp_path, folders, lives):
+    def life(folder, runs):
+        settings = Settings(slots=1, threads=1, telemetry_dir=folder and str(tmp_path / folder))
+        return Service({"quadratic": QuadraticPlugin()}, settings), runs
+
+    first, runs = life(folders[0], lives[0])
+    with first as service:
+        for _ in range(runs):
+            run(service)
+        seen = last_seq(service)
+    second, runs = life(folders[1], lives[1])
+    with second as service:
+        for _ in range(runs):
+            run(service)
+        reply = service.client.get("/v1/telemetry", params={"after": seen, "limit": 10_000})
+        everything = service.client.get("/v1/telemetry", params={"limit": 10_000})
+        assert reply.text == everything.text != ""
+        assert (reply.headers["Sage-Telemetry-Reset"], reply.headers["Sage-Telemetry-Missed"]) == ("1", "0")
+        assert "Sage-Telemetry-Reset" not in everything.headers
+        records = records_of(reply)
+        assert len(steps_in(records)) == runs * (STEPS + 1)
+        with service.client.stream(
+            "GET", "/v1/telemetry/stream", headers={"Last-Event-ID": str(seen)}
+        ) as stream:
+            (_, name, data), *events = take(len(records) + 1, events_of(stream))
+        assert (name, data) == ("reset", {"last_event_id": seen})
+        assert [event[2] for event in events] == records
+
+
+def test_after_a_restart_on_the_same_folder_a_number_is_as_good_as_before(tmp_path):
+    settings = Settings(slots=1, threads=1, telemetry_dir=str(tmp_path))
+    with Service({"quadratic": QuadraticPlugin()}, settings) as service:
+        run(service)
+        seen = last_seq(service)
+    with Service({"quadratic": QuadraticPlugin()}, settings) as service:
+        run(service)
+        reply = service.client.get("/v1/telemetry", params={"after": seen})
+        assert "Sage-Telemetry-Reset" not in reply.headers
+        assert len(steps_in(records_of(reply))) == STEPS + 1
+        assert records_of(reply)[0]["seq"] > seen
 
 
 def test_a_listener_that_goes_away_is_forgotten(alone):

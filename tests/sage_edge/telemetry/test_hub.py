@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,11 @@ def records(*seqs, request_id="a"):
 )
 def test_a_hub_gives_the_newest_records_in_order_and_counts_the_others(seqs, capacity, after, limit):
     hub = Hub(capacity)
-    hub.publish(records(*seqs))
+    for seq in seqs:
+        hub.publish(records(seq))
+    if not hub.knows(after):
+        assert after not in range(max(seqs, default=-1) + 1)
+        after = -1
     expected = [seq for seq in seqs[-capacity:] if seq > after][:limit]
     found, missed = hub.after(after, limit)
     assert [record["seq"] for record in found] == expected
@@ -30,7 +35,8 @@ def test_a_hub_gives_the_newest_records_in_order_and_counts_the_others(seqs, cap
 def test_resuming_after_the_last_record_visits_each_once(gaps, limit):
     seqs = [sum(gaps[: n + 1]) + n for n in range(len(gaps))]
     hub = Hub(100)
-    hub.publish(records(*seqs))
+    for seq in seqs:
+        hub.publish(records(seq))
     seen, after = [], -1
     while page := hub.after(after, limit)[0]:
         seen += [record["seq"] for record in page]
@@ -101,3 +107,20 @@ def test_who_subscribes_to_a_closed_hub_is_told_at_once():
     hub.close()
     hub.subscribe(got.append)
     assert got == [None]
+
+
+@pytest.mark.parametrize("before", [range(5, 5), range(5, 40)], ids=["begun", "continued"])
+@pytest.mark.parametrize("stranger", [-1, 4, 43, 1 << 51])
+def test_a_number_of_another_chain_hides_nothing(before, stranger):
+    hub = Hub(100, before)
+    hub.publish(records(40, 41, 42))
+    found, missed = hub.after(stranger, 100)
+    assert [record["seq"] for record in found] == [40, 41, 42]
+    assert missed == 35
+
+
+def test_a_number_that_an_earlier_life_gave_is_known_as_long_as_its_chain_goes_on():
+    hub = Hub(100, range(5, 40))
+    assert [hub.knows(seq) for seq in (-1, 4, 5, 39, 40)] == [False, False, True, True, False]
+    hub.publish(records(41))
+    assert [hub.knows(seq) for seq in (40, 41, 42)] == [True, True, False]
