@@ -10,6 +10,7 @@ NAMES = (
     "latent_step",
     "mailbox",
     "drain",
+    "telemetry",
     "loop",
     "plugins",
     "memory",

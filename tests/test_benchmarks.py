@@ -14,6 +14,7 @@ COMMANDS = {
     "latent_step": ["--rounds", "1", "--largest", "65536", "--threads", "1"],
     "mailbox": ["--rounds", "1", "--records", "2000"],
     "drain": ["--rounds", "1", "--records", "500"],
+    "telemetry": ["--seconds", "0.5"],
     "loop": ["--rounds", "1", "--requests", "4"],
     "plugins": ["--requests", "8"],
     "http": ["--requests", "20"],
