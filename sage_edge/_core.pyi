@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['HaltPolicy', 'Horizon', 'QpRun', 'QpSolution', 'QpSolutions', 'QpSolver', 'Ring', 'RingReader', 'SlotTable', 'StepForm', 'StepRun', 'ThreadPool', 'advance_many', 'halt_reason', 'halt_reasons', 'latent_step', 'protocol_reasons', 'record_dtype', 'solve_qp', 'trust_statistics', 'write_steps']
+__all__: list[str] = ['HaltPolicy', 'Horizon', 'QpRun', 'QpSolution', 'QpSolutions', 'QpSolver', 'Ring', 'RingReader', 'SlotTable', 'StepForm', 'StepRun', 'ThreadPool', 'advance_many', 'grid_way', 'halt_reason', 'halt_reasons', 'latent_step', 'protocol_reasons', 'record_dtype', 'solve_chain_qp', 'solve_qp', 'trust_statistics', 'write_steps']
 class HaltPolicy:
     """
     When a run stops. Immutable; energies are compared as E_norm = E / E_scale.
@@ -632,6 +632,22 @@ def advance_many(runs: collections.abc.Sequence[QpRun], iterations: typing.Suppo
     Raises:
         ConfigError: iterations is negative.
     """
+def grid_way(cost: numpy.typing.NDArray[numpy.float64], first: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], last: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]) -> numpy.typing.NDArray[numpy.int64]:
+    """
+    The cheapest way over a grid, by A* over eight neighbours, without the GIL.
+    
+    Args:
+        cost: float64 [rows, columns]: of a cell's width in each cell, at least 1; infinite where the cell is closed.
+        first: Row and column of the cell to begin in; its cost counts as 1.
+        last: Those of the cell to end in, likewise.
+    
+    Returns:
+        int64 [cells, 2], row and column of each in order, both ends included; empty when there is no way. A diagonal step
+        needs both of its sides open.
+    
+    Raises:
+        ShapeError: `cost` has the wrong shape, dtype or layout, or a cell is outside of it.
+    """
 def halt_reason(history: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], policy: HaltPolicy, *, feasible: bool = True, gap: typing.SupportsFloat | typing.SupportsIndex = 0.0, spent_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, charge_us: typing.SupportsFloat | typing.SupportsIndex = 0.0, now_ns: typing.SupportsInt | typing.SupportsIndex = 0, margin_ns: typing.SupportsInt | typing.SupportsIndex = 0) -> str | None:
     """
     The halting rule over the energies E_0 .. E_n (docs/IRP_PROTOCOL.md#3-halting).
@@ -702,6 +718,30 @@ def protocol_reasons() -> list[str | None]:
 def record_dtype() -> numpy.dtype[numpy.void]:
     """
     The 64 bytes of a telemetry record as a NumPy dtype.
+    """
+def solve_chain_qp(P: numpy.typing.NDArray[numpy.float64], q: numpy.typing.NDArray[numpy.float64], lb: numpy.typing.NDArray[numpy.float64], ub: numpy.typing.NDArray[numpy.float64], A: numpy.typing.NDArray[numpy.float64] | None = None, l: numpy.typing.NDArray[numpy.float64] | None = None, u: numpy.typing.NDArray[numpy.float64] | None = None, *, closed: bool) -> tuple[numpy.typing.NDArray[numpy.float64], float]:
+    """
+    Solves min 1/2 x'Px + q'x with lb <= x <= ub and l < A x < u on a chain, without the GIL.
+    
+    A variable meets the next two alone, on a closed chain the last two the first; so the time grows with the number of
+    variables, and it is bounded: an interior-point method of at most 60 iterations.
+    
+    Args:
+        P: float64 [3, n]; P[k, i] couples variables i and i + k. Semidefinite.
+        q: float64 [n].
+        lb: float64 [n], -inf where there is no limit.
+        ub: float64 [n]; where it is lb, the variable is fixed.
+        A: float64 [n - 2, 3], row r of the variables r, r + 1, r + 2; on a closed chain [n, 3], row r of r - 1, r, r + 1.
+            None: no rows.
+        l: float64 [rows].
+        u: float64 [rows].
+        closed: Whether the chain is.
+    
+    Returns:
+        x float64 [n], between its bounds, of rows that cannot be kept a compromise; and its cost.
+    
+    Raises:
+        ShapeError: An array has the wrong shape, dtype or layout.
     """
 def solve_qp(P: numpy.typing.NDArray[numpy.float64], q: numpy.typing.NDArray[numpy.float64], A: numpy.typing.NDArray[numpy.float64] | None = None, l: numpy.typing.NDArray[numpy.float64] | None = None, u: numpy.typing.NDArray[numpy.float64] | None = None, lb: numpy.typing.NDArray[numpy.float64] | None = None, ub: numpy.typing.NDArray[numpy.float64] | None = None, *, x0: numpy.typing.NDArray[numpy.float64] | None = None, y0: numpy.typing.NDArray[numpy.float64] | None = None, eps: typing.SupportsFloat | typing.SupportsIndex = 0.001, eps_rel: typing.SupportsFloat | typing.SupportsIndex = 0.0, max_iter: typing.SupportsInt | typing.SupportsIndex = 4000) -> QpSolution:
     """

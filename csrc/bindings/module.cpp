@@ -5,6 +5,8 @@ PYBIND11_MODULE(_core, module) {
   sage::bindings::bind_errors();
   sage::bindings::bind_record(module);
   sage::bindings::bind_halting(module);
+  sage::bindings::bind_chain_qp(module);
+  sage::bindings::bind_grid_way(module);
   sage::bindings::bind_horizon(module);
   sage::bindings::bind_ring(module);
   sage::bindings::bind_slot_table(module);

@@ -7,6 +7,8 @@ namespace sage::bindings {
 void bind_errors();
 void bind_record(pybind11::module_& module);
 void bind_halting(pybind11::module_& module);
+void bind_chain_qp(pybind11::module_& module);
+void bind_grid_way(pybind11::module_& module);
 void bind_horizon(pybind11::module_& module);
 void bind_ring(pybind11::module_& module);
 void bind_slot_table(pybind11::module_& module);

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sage_edge import native
 from sage_edge.control import line
 from sage_edge.control.line import Floats
-from sage_edge.control.qp import solve_qp
 from sage_edge.control.search import seed_line
 from sage_edge.errors import InfeasibleError, ParameterError, ShapeError
 
@@ -265,16 +265,13 @@ class Track(Course):
         return knots
 
     def _straightened(self, knots: Floats) -> Floats:
-        normal, count = self.normals(knots), len(knots)
+        normal = self.normals(knots)
         low, high = self.corridor(knots, normal)
         bow = np.roll(knots, 1, axis=0) - 2 * knots + np.roll(knots, -1, axis=0)
-        P, q = np.zeros((count, count)), np.zeros(count)
-        places = [(np.arange(count) + offset) % count for offset in (-1, 0, 1)]
-        for left, row in zip((1, -2, 1), places, strict=True):
-            q[row] += left * (bow * normal[row]).sum(axis=1)
-            for right, column in zip((1, -2, 1), places, strict=True):
-                P[row, column] += left * right * (normal[row] * normal[column]).sum(axis=1)
-        move = solve_qp(P, q, lb=low, ub=high, eps=1e-4).x
+        pull = ((np.roll(bow, 1, axis=0) - 2 * bow + np.roll(bow, -1, axis=0)) * normal).sum(axis=1)
+        meet = [(normal * np.roll(normal, -ahead, axis=0)).sum(axis=1) for ahead in range(3)]
+        P = np.array([[6.0], [-4.0], [1.0]]) * meet
+        move, _ = native.solve_chain_qp(P, pull, low, high, closed=True)
         return self.clamp(line.respace(knots + move[:, None] * normal))
 
     def normals(self, knots: Floats) -> Floats:

@@ -16,15 +16,13 @@ class Curvature(NamedTuple):
     Attributes:
         kappa: float64 [m], 1/m, positive to the left: twice the sine of the turn over the chord.
         length: float64 [m], metres of line that belong to the knot.
-        before, here, after: float64 [m], change of ``kappa`` for 1 m along the normal of the previous knot,
-            the knot itself and the next one.
+        changes: float64 [m, 3], change of ``kappa`` for 1 m along the normal of the previous knot, the knot
+            itself and the next one.
     """
 
     kappa: Floats
     length: Floats
-    before: Floats
-    here: Floats
-    after: Floats
+    changes: Floats
 
 
 def segments(knots: Floats, closed: bool) -> Floats:
@@ -62,7 +60,7 @@ def curvature(knots: Floats, normal: Floats, closed: bool) -> Curvature:
     before = scale * _cross(-n0, d2) + kappa * (_dot(d1, n0) / l1**2 + _dot(d3, n0) / l3**2)
     here = scale * (_cross(n1, d2) - _cross(d1, n1)) + kappa * (_dot(d2, n1) / l2**2 - _dot(d1, n1) / l1**2)
     after = scale * _cross(d1, n2) - kappa * (_dot(d2, n2) / l2**2 + _dot(d3, n2) / l3**2)
-    return Curvature(kappa, (l1 + l2) / 2, before, here, after)
+    return Curvature(kappa, (l1 + l2) / 2, np.column_stack([before, here, after]))
 
 
 def bending(knots: Floats, closed: bool) -> float:

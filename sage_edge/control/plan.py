@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sage_edge import native
 from sage_edge.clock import Clock, SystemClock
@@ -22,7 +21,6 @@ from sage_edge.control import line
 from sage_edge.control.course import Course
 from sage_edge.control.line import Curvature, Floats
 from sage_edge.control.problem import Iterate, Problem, refine_problem
-from sage_edge.control.qp import solve_qp
 from sage_edge.control.timing import Motion, schedule
 
 #: The rounds aim at this share of the curvature limit.
@@ -150,51 +148,41 @@ class PlanProblem:
         P, q = self._bending_model(here.bend, count)
         if course.length_weight:
             _add_length(P, q, here, course.length_weight)
-        scale = 1 / P.diagonal().max()
-        if not np.isfinite(course.limits.curvature_1_m):
-            return _move(P, q, solve_qp(scale * P, scale * q, lb=low, ub=high, eps=1e-4).x)
-        room = np.maximum(_AIM * course.limits.curvature_1_m, np.abs(here.bend.kappa))
-        rows = np.zeros((len(room), count))
-        for at, values in self._changes(here.bend, count):
-            rows[np.arange(len(room)), at] = values
-        lower, upper = -room - here.bend.kappa, room - here.bend.kappa
-        return _move(P, q, solve_qp(scale * P, scale * q, rows, lower, upper, lb=low, ub=high, eps=1e-4).x)
+        rows: tuple[Floats, Floats, Floats] | tuple[()] = ()
+        if np.isfinite(course.limits.curvature_1_m):
+            room = np.maximum(_AIM * course.limits.curvature_1_m, np.abs(here.bend.kappa))
+            rows = here.bend.changes, -room - here.bend.kappa, room - here.bend.kappa
+        move, cost = native.solve_chain_qp(P, q, low, high, *rows, closed=course.closed)
+        return move, max(0.0, -cost)
 
     def _bending_model(self, bend: Curvature, count: int) -> tuple[Floats, Floats]:
-        """The bending as a quadratic of the moves; knots that turn too tightly are pulled to the limit."""
+        """The bending as a quadratic of the moves; knots that turn too tightly are pulled to the limit.
+
+        Returns:
+            ``P`` and ``q`` of ``native.solve_chain_qp``.
+        """
         aim = _AIM * self.course.limits.curvature_1_m
         weight = 2 * self.course.bending_weight * bend.length
         pull = np.where(np.abs(bend.kappa) > aim, _EXCESS_WEIGHT, 0.0)
         excess = np.sign(bend.kappa) * np.maximum(np.abs(bend.kappa) - aim, 0.0)
-        P, q = np.zeros((count, count)), np.zeros(count)
-        for row, left in self._changes(bend, count):
-            q[row] += weight * left * (bend.kappa + pull * excess)
-            for column, right in self._changes(bend, count):
-                P[row, column] += weight * (1 + pull) * left * right
-        return P, q
-
-    def _changes(self, bend: Curvature, count: int) -> list[tuple[NDArray[np.int64], Floats]]:
-        """For the knots before, at and after each curvature: their places, and what their moves change."""
+        P, q = np.zeros((3, count)), np.zeros(count)
         first = np.arange(len(bend.kappa)) - (1 if self.course.closed else 0)
-        shares = (bend.before, bend.here, bend.after)
-        return [((first + offset) % count, share) for offset, share in enumerate(shares)]
-
-
-def _move(P: Floats, q: Floats, move: Floats) -> tuple[Floats, float]:
-    """A move, and what the model says that it lowers the cost by."""
-    return move, max(0.0, -float(move @ (P @ move / 2 + q)))
+        for one in range(3):
+            at, change = (first + one) % count, bend.changes[:, one]
+            q[at] += weight * change * (bend.kappa + pull * excess)
+            for ahead in range(3 - one):
+                P[ahead, at] += weight * (1 + pull) * change * bend.changes[:, one + ahead]
+        return P, q
 
 
 def _add_length(P: Floats, q: Floats, here: _Local, weight: float) -> None:
     """Add the sum of squared segments over twice their mean: it falls with length, and evens them out."""
     weight = weight / float(here.length.mean())
-    step, k = np.diff(here.knots, axis=0), np.arange(len(here.knots) - 1)
+    step = np.diff(here.knots, axis=0)
     before, after = here.normal[:-1], here.normal[1:]
-    beside = -weight * (before * after).sum(axis=1)
-    P[k, k] += weight
-    P[k + 1, k + 1] += weight
-    P[k, k + 1] += beside
-    P[k + 1, k] += beside
+    P[0, :-1] += weight
+    P[0, 1:] += weight
+    P[1, :-1] -= weight * (before * after).sum(axis=1)
     q[:-1] -= weight * (step * before).sum(axis=1)
     q[1:] += weight * (step * after).sum(axis=1)
 

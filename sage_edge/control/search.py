@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_edge import native
 from sage_edge.control import line
 from sage_edge.control.line import Floats
 from sage_edge.errors import InfeasibleError
@@ -116,10 +116,10 @@ def _way(
     shape = np.ceil((high - low) / cell_m).astype(int) + 1
     cost = _cost(discs, low, cell_m, (int(shape[0]), int(shape[1])))
     first, last = (np.rint((point - low) / cell_m).astype(int) for point in (start, goal))
-    cells = _search(cost, (int(first[0]), int(first[1])), (int(last[0]), int(last[1])))
-    if cells is None:
+    cells = native.grid_way(cost, (int(first[0]), int(first[1])), (int(last[0]), int(last[1])))
+    if not len(cells):
         return None
-    inner = low + cell_m * np.asarray(cells, np.float64)
+    inner = low + cell_m * cells
     return np.vstack([start, inner[1:-1], goal])
 
 
@@ -167,52 +167,3 @@ def _walls(discs: Floats, slack: float) -> Floats:
     at = (middle[:, None] + slack * np.linspace(-1.0, 1.0, 6)) / length[:, None]
     points: Floats = centres[first, None] + at[:, :, None] * along[:, None]
     return points.reshape(-1, 2)
-
-
-def _search(cost: Floats, first: tuple[int, int], last: tuple[int, int]) -> list[tuple[int, int]] | None:
-    """A* over eight neighbours; a diagonal step needs both of its sides open."""
-    framed = np.pad(cost, 1, constant_values=np.inf)
-    stride = framed.shape[1]
-    start, goal = ((x + 1) * stride + y + 1 for x, y in (first, last))
-    prices: list[float] = framed.ravel().tolist()
-    prices[start] = prices[goal] = 1.0
-    ahead: list[float] = _octile(framed.shape, (last[0] + 1, last[1] + 1)).ravel().tolist()
-    straight = (stride, -stride, 1, -1)
-    diagonal = [(dx + dy, dx, dy) for dx in (stride, -stride) for dy in (1, -1)]
-    best = [_CLOSED] * len(prices)
-    parent = [-1] * len(prices)
-    best[start] = 0.0
-    heap = [(ahead[start], start)]
-    while heap:
-        total, cell = heapq.heappop(heap)
-        if cell == goal:
-            return [(at // stride - 1, at % stride - 1) for at in _trace(parent, goal)]
-        so_far, here = best[cell], prices[cell]
-        if total > so_far + ahead[cell]:
-            continue  # a better way here was taken meanwhile
-        steps = [(cell + step, 0.5) for step in straight]
-        steps += [
-            (cell + step, 0.5 * _DIAGONAL)
-            for step, dx, dy in diagonal
-            if prices[cell + dx] < _CLOSED and prices[cell + dy] < _CLOSED
-        ]
-        for there, metres in steps:
-            reached = so_far + metres * (here + prices[there])
-            if reached < best[there]:
-                best[there], parent[there] = reached, cell
-                heapq.heappush(heap, (reached + ahead[there], there))
-    return None
-
-
-def _octile(shape: tuple[int, ...], goal: tuple[int, int]) -> Floats:
-    """Length of the shortest way over an open grid from each cell to the goal, in cells."""
-    across, along = (np.abs(np.arange(size) - at) for size, at in zip(shape, goal, strict=True))
-    a, b = across[:, None], along[None, :]
-    return np.maximum(a, b) + (_DIAGONAL - 1) * np.minimum(a, b)
-
-
-def _trace(parent: list[int], goal: int) -> list[int]:
-    cells = [goal]
-    while parent[cells[-1]] >= 0:
-        cells.append(parent[cells[-1]])
-    return cells[::-1]

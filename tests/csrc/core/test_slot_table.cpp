@@ -9,7 +9,6 @@
 
 using sage::HaltPolicy;
 using sage::HaltReason;
-using sage::LiveStates;
 using sage::Observation;
 using sage::Ring;
 using sage::SlotTable;
@@ -80,51 +79,34 @@ TEST("every state and one closing record are published, in order") {
   CHECK_EQ(int{records[0].branch}, 2);
 }
 
-TEST("a tick shows every running run its own state, at an equal share of the cost") {
+TEST("runs are observed in any order, each at its own cost, and none that has ended") {
   Ring ring(16);
   SlotTable slots(4, ring.writer(), 0);
   for (std::uint64_t id = 0; id < 3; ++id) slots.admit(id, patient(), 0, Observation{8.0});
   slots.close(1, HaltReason::kCancelled, 5);
-  const double E[] = {1.0, 2.0, 3.0};
-  const double residual[] = {0.1, 0.2, 0.3};
-  const std::uint8_t feasible[] = {1, 1, 0};
-  const HaltReason decided[] = {HaltReason::kConfidence, HaltReason::kSlope, HaltReason::kRunning};
-  LiveStates states{E};
-  states.residual = residual;
-  states.feasible = feasible;
-  states.decided = decided;
-  states.now_ns = 77;
-  states.tick_us = 10.0;
-  HaltReason reasons[3];
-  slots.observe(states, reasons);
-  CHECK(reasons[0] == HaltReason::kConfidence);
-  CHECK(reasons[1] == HaltReason::kCancelled);
-  CHECK(reasons[2] == HaltReason::kRunning);
+  Observation last{3.0};
+  last.feasible = false;
+  last.now_ns = 77;
+  last.charge_us = 7.0;
+  CHECK(slots.observe(2, last) == HaltReason::kRunning);
+  Observation first{1.0};
+  first.residual = 0.1;
+  first.decided = HaltReason::kConfidence;
+  first.charge_us = 5.0;
+  CHECK(slots.observe(0, first) == HaltReason::kConfidence);
+  CHECK_THROWS(sage::ConfigError, slots.observe(0, first));
+  CHECK_THROWS(sage::ConfigError, slots.observe(1, first));
   const auto records = drain(ring);
   CHECK_EQ(records.size(), 6U);  // three first states, a closing record, one state each of the two that ran
-  CHECK_EQ(records[4].run_id, 0U);
-  CHECK(records[4].halt_reason == HaltReason::kConfidence);
-  CHECK_EQ(records[4].residual, 0.1F);
-  CHECK_EQ(records[5].run_id, 2U);
-  CHECK(records[5].halt_reason == HaltReason::kRunning);
-  CHECK((records[5].flags & sage::kFlagFeasible) == 0);
-  CHECK_EQ(records[5].time_ns, 77);
+  CHECK_EQ(records[4].run_id, 2U);
+  CHECK((records[4].flags & sage::kFlagFeasible) == 0);
+  CHECK_EQ(records[4].time_ns, 77);
+  CHECK_EQ(records[5].run_id, 0U);
+  CHECK(records[5].halt_reason == HaltReason::kConfidence);
+  CHECK_EQ(records[5].residual, 0.1F);
   CHECK_EQ(slots.run(0).spent_us(), 5.0);
   CHECK_EQ(slots.run(1).spent_us(), 0.0);
-  CHECK_EQ(slots.run(2).spent_us(), 5.0);
-}
-
-TEST("a tick that tells energies alone decides nothing, and all is feasible") {
-  Ring ring(4);
-  SlotTable slots(1, ring.writer(), 0);
-  slots.admit(1, patient(), 0, Observation{2.0});
-  const double E[] = {1.0};
-  HaltReason reason = HaltReason::kError;
-  slots.observe(LiveStates{E}, &reason);
-  CHECK(reason == HaltReason::kRunning);
-  CHECK(slots.run(0).feasible());
-  CHECK(std::isnan(slots.run(0).residual()));
-  CHECK_EQ(slots.run(0).E(), 1.0);
+  CHECK_EQ(slots.run(2).spent_us(), 7.0);
 }
 
 TEST("a table without slots is refused") {

@@ -38,7 +38,7 @@ def test_derivatives_of_the_curvature_are_the_limit_of_differences(closed):
         sides = (line.curvature(knots + sign * step, normal, closed).kappa for sign in (1, -1))
         change = np.subtract(*sides) / 2e-6
         expected = np.zeros_like(change)
-        for offset, values in ((1, bend.before), (0, bend.here), (-1, bend.after)):
+        for offset, values in zip((1, 0, -1), bend.changes.T, strict=True):
             row = moved - first + offset
             if closed or 0 <= row < len(values):
                 expected[row % len(values)] += values[row % len(values)]
