@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from sage_edge.errors import CapacityError, ParameterError, UnknownRequestError
 from sage_edge.irp.reputation import V3
@@ -13,6 +13,8 @@ from sage_edge.orchestrator.request import Ticket
 
 #: Answers whose quality may be reported; the oldest makes way.
 MOST_JUDGEABLE = 4096
+#: Of a kept ticket: its owner and its name.
+_Key: TypeAlias = tuple[str, str]
 _INPUTS = frozenset(V3.__dataclass_fields__) - {"atp_earned", "atp_expected"}
 
 
@@ -51,7 +53,8 @@ def payment(quality: float) -> float:
 class Remembered:
     """Tickets that are kept for later answers, and the newest answers of all, by request id.
 
-    A kept ticket is forgotten some time after its end. An answer can be judged once.
+    A kept ticket is its owner's: nobody else finds it, and two owners may use one name. It is forgotten some
+    time after its end. An answer can be judged once, by anybody.
 
     Threads: every method from any thread.
     """
@@ -67,15 +70,15 @@ class Remembered:
         self._capacity = capacity
         self._keep_ns = int(keep_s * 1e9)
         self._now_ns = now_ns
-        self._kept: OrderedDict[str, Ticket] = OrderedDict()
-        self._ended: OrderedDict[str, int] = OrderedDict()
+        self._kept: OrderedDict[_Key, Ticket] = OrderedDict()
+        self._ended: OrderedDict[_Key, int] = OrderedDict()
         self._judgeable: OrderedDict[str, Judgeable] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def check(self, request_id: str) -> None:
+    def check(self, request_id: str, owner: str = "") -> None:
         """Make sure that a new ticket of this name could be kept.
 
         Raises:
@@ -84,47 +87,48 @@ class Remembered:
         """
         with self._lock:
             self._expire()
-            if request_id in self._kept:
+            if (owner, request_id) in self._kept:
                 raise ParameterError(f"request id: {request_id!r} is in use; choose another one or delete it")
             if len(self._kept) >= self._capacity and not self._ended:
                 raise CapacityError(
                     f"{self._capacity} requests run for later answers already; try again later"
                 )
 
-    def keep(self, ticket: Ticket) -> None:
+    def keep(self, ticket: Ticket, owner: str = "") -> None:
         """Keep a ticket until some time after its end; the one that ended first makes way."""
+        key = owner, ticket.request_id
         with self._lock:
             self._expire()
             if len(self._kept) >= self._capacity and self._ended:
                 oldest, _ = self._ended.popitem(last=False)
                 self._kept.pop(oldest)
-            self._kept[ticket.request_id] = ticket
-        ticket.future.add_done_callback(lambda _: self._end(ticket))
+            self._kept[key] = ticket
+        ticket.future.add_done_callback(lambda _: self._end(key, ticket))
 
-    def find(self, request_id: str) -> Ticket:
-        """The kept ticket of that name.
+    def find(self, request_id: str, owner: str = "") -> Ticket:
+        """The owner's kept ticket of that name.
 
         Raises:
             UnknownRequestError: It is not kept, or no longer.
         """
         with self._lock:
             self._expire()
-            if request_id not in self._kept:
+            if (owner, request_id) not in self._kept:
                 raise UnknownRequestError(
                     f"request {request_id!r}: unknown, or its answer has expired; ask within results_keep_s"
                 )
-            return self._kept[request_id]
+            return self._kept[owner, request_id]
 
-    def drop(self, request_id: str) -> Ticket:
-        """Forget a kept ticket and give it up if it still runs.
+    def drop(self, request_id: str, owner: str = "") -> Ticket:
+        """Forget a kept ticket of the owner's and give it up if it still runs.
 
         Raises:
             UnknownRequestError: It is not kept.
         """
-        ticket = self.find(request_id)
+        ticket = self.find(request_id, owner)
         with self._lock:
-            self._kept.pop(request_id, None)
-            self._ended.pop(request_id, None)
+            self._kept.pop((owner, request_id), None)
+            self._ended.pop((owner, request_id), None)
         ticket.cancel()
         return ticket
 
@@ -155,13 +159,13 @@ class Remembered:
             if len(self._judgeable) > MOST_JUDGEABLE:
                 self._judgeable.popitem(last=False)
 
-    def _end(self, ticket: Ticket) -> None:
+    def _end(self, key: _Key, ticket: Ticket) -> None:
         with self._lock:
-            if self._kept.get(ticket.request_id) is ticket:
-                self._ended[ticket.request_id] = self._now_ns() + self._keep_ns
+            if self._kept.get(key) is ticket:
+                self._ended[key] = self._now_ns() + self._keep_ns
 
     def _expire(self) -> None:
         now_ns = self._now_ns()
         while self._ended and next(iter(self._ended.values())) <= now_ns:
-            request_id, _ = self._ended.popitem(last=False)
-            self._kept.pop(request_id, None)
+            key, _ = self._ended.popitem(last=False)
+            self._kept.pop(key, None)

@@ -100,7 +100,7 @@ class Gate:
             raise UnauthorizedError("the key is not known here; `sage-edge keys add NAME` makes one")
         if self._limit and (wait_s := self._limit.wait_s(caller)) > 0:
             raise RateLimitError(f"{caller}: too many requests; try again in {wait_s:.2g} s", wait_s)
-        scope.setdefault("state", {})["caller"] = caller
+        scope.setdefault("state", {})["key"] = caller
 
 
 def install(app: FastAPI, settings: Settings, metrics: Metrics, clock: Clock) -> None:
@@ -128,10 +128,15 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics, clock: Clock) ->
         )
 
 
+def key_of(scope: Scope) -> str:
+    """The name of the key that a request came with; empty where none is asked for."""
+    name: str = scope.get("state", {}).get("key", "")
+    return name
+
+
 def caller_of(scope: Scope) -> str:
     """Who sends a request: the name of a key, or an address where none is asked for."""
-    caller: str = scope.get("state", {}).get("caller") or (scope.get("client") or ("",))[0]
-    return caller
+    return key_of(scope) or str((scope.get("client") or ("",))[0])
 
 
 def _presented(headers: Headers) -> str | None:

@@ -22,6 +22,7 @@ from sage_edge.errors import (
 )
 from sage_edge.orchestrator import Entry, Result, Ticket
 from sage_edge.service import openapi
+from sage_edge.service.access import key_of
 from sage_edge.service.context import Context, context_of
 from sage_edge.service.errors import RETRY_AFTER_S
 from sage_edge.service.models import Queued
@@ -65,7 +66,7 @@ async def answer(request: Request, request_id: _RequestId) -> Response:
     """
     context = context_of(request)
     media_type = choose_type(",".join(request.headers.getlist("accept")), WHOLE_TYPES)
-    ticket = context.hrm.requests.find(request_id)
+    ticket = context.hrm.requests.find(request_id, key_of(request.scope))
     try:
         result = await _best_so_far(context, ticket)
     except CancelledRequestError as exc:
@@ -83,12 +84,12 @@ async def answer(request: Request, request_id: _RequestId) -> Response:
 @router.delete("/v1/refine/{name}", summary="Give a request up", status_code=204, responses=_GIVEN_UP)
 async def give_up(request: Request, request_id: _RequestId) -> Response:
     """End a request before its next step, and forget its answer."""
-    context_of(request).hrm.requests.drop(request_id)
+    context_of(request).hrm.requests.drop(request_id, key_of(request.scope))
     return Response(status_code=204)
 
 
-def keep_for_later(context: Context, entry: Entry, start_ns: int) -> Ticket:
-    """Queue an input whose answer is fetched by the request's id.
+def keep_for_later(context: Context, entry: Entry, start_ns: int, owner: str) -> Ticket:
+    """Queue an input whose answer is fetched by the request's id, with the key that it was posted with.
 
     Raises:
         ParameterError: The id is in use, or cannot stand in a path.
@@ -98,9 +99,9 @@ def keep_for_later(context: Context, entry: Entry, start_ns: int) -> Ticket:
     request_id = entry.request_id or ""
     if "/" in request_id or request_id in (".", ".."):
         raise ParameterError(f"X-Request-Id: expected a name that can end a path, got {request_id!r}")
-    context.hrm.requests.check(request_id)
+    context.hrm.requests.check(request_id, owner)
     ticket = context.submit(entry, start_ns)
-    context.hrm.requests.keep(ticket)
+    context.hrm.requests.keep(ticket, owner)
     return ticket
 
 

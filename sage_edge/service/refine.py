@@ -15,6 +15,7 @@ from sage_edge.errors import SageError
 from sage_edge.orchestrator import LARGEST_BUDGET, Entry, Result, Ticket
 from sage_edge.results import describe
 from sage_edge.service import openapi, sse
+from sage_edge.service.access import key_of
 from sage_edge.service.answers import accepted, keep_for_later
 from sage_edge.service.bodies import Body, Parse, read_body
 from sage_edge.service.context import Context, context_of
@@ -74,7 +75,7 @@ async def refine(
     if media_type == SSE_TYPE:
         return _stream(context, entry, wishes, start_ns)
     if wishes.is_async:
-        ticket = keep_for_later(context, entry, start_ns)
+        ticket = keep_for_later(context, entry, start_ns, key_of(request.scope))
         if not wishes.wait_s or not await has_ended_within(ticket, wishes.wait_s):
             return accepted(ticket, wishes)
     else:

@@ -185,3 +185,36 @@ def test_tls_by_files_serves_https_and_only_that(tmp_path, nuclei_bytes, certifi
             pytest.raises(httpx.TransportError),
         ):
             plain.get("/healthz")
+
+
+@pytest.fixture
+def two_keys(tmp_path):
+    """A service, and a way to ask it as one of two callers."""
+    keys = {name: add_key(tmp_path / "keys", name) for name in ("alice", "bob")}
+    with serve(api_keys_file=str(tmp_path / "keys")) as running:
+
+        def ask(name, method, request_id):
+            headers = {"X-API-Key": keys[name]}
+            if method != "POST":
+                return running.client.request(method, f"/v1/refine/{request_id}", headers=headers).status_code
+            headers |= {"X-Request-Id": request_id, "Prefer": "respond-async, wait=30"}
+            return post_vector(running.client, headers=headers).status_code
+
+        yield ask
+
+
+def test_an_answer_is_read_and_deleted_with_the_key_that_it_was_posted_with_alone(two_keys):
+    assert two_keys("alice", "POST", "camera-1") == 200
+    for method in ("GET", "DELETE"):
+        assert two_keys("bob", method, "camera-1") == 404
+    assert two_keys("alice", "GET", "camera-1") == 200
+    assert two_keys("alice", "DELETE", "camera-1") == 204
+    assert two_keys("alice", "GET", "camera-1") == 404
+
+
+def test_a_name_that_one_key_has_given_is_free_for_another(two_keys):
+    for name in ("bob", "alice"):
+        assert two_keys(name, "POST", "camera-1") == 200
+        assert two_keys(name, "POST", "camera-1") == 422
+    assert two_keys("bob", "DELETE", "camera-1") == 204
+    assert two_keys("alice", "GET", "camera-1") == 200
