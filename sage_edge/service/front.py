@@ -319,6 +319,8 @@ class Front(HttpToolsProtocol):
             self._send_refusal(refusal)
 
     def _send_refusal(self, refusal: _RefusalError) -> None:
+        if self.transport.is_closing():
+            return
         self._door.replied(refusal.status)
         code = _CODES.get(refusal.status, "bad_request")
         content = json.dumps(error_body(code, str(refusal)), ensure_ascii=False).encode()
