@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Most bytes of a request line and headers; they may be exceeded by one slice.
 HEAD_BYTES = 32 << 10
-#: Most headers of a request.
-MOST_HEADERS = 100
+#: Most headers of a request, and most parameters of its query: each costs more to look at than to send.
+MOST_HEADERS = MOST_PARAMETERS = 100
 #: Within how many seconds of its first byte a head is there.
 HEAD_S = 10.0
 #: After how many seconds a connection without a request is closed.
@@ -239,6 +239,8 @@ class Front(HttpToolsProtocol):
             return  # to come again
         if len(hosts) > 1 or (not hosts and version == "1.1") or not all(map(_HOST.fullmatch, hosts)):
             raise _RefusalError(400, f"Host: expected one name, got {len(hosts)} or none that is one")
+        if self.url.count(b"&") >= MOST_PARAMETERS:
+            raise _RefusalError(414, f"expected a query of at most {MOST_PARAMETERS} parameters, got more")
         if version == "1.0" and b"transfer-encoding" in named:
             raise _RefusalError(400, "Transfer-Encoding: expected HTTP/1.1 with it, got HTTP/1.0")
         super().on_headers_complete()

@@ -147,6 +147,7 @@ H = b"Host: x\r\n"
         (400, b"GET /path HTTP/1.1\nHost: x\n\n"),
         (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256))),
         (414, b"GET /path?" + b"a" * (1 << 20)),
+        (414, b"GET /path?" + b"a=1&" * 100 + b" HTTP/1.1\r\n" + H + b"\r\n"),
         (431, b"GET /path HTTP/1.1\r\n" + H + b"X: " + b"a" * (1 << 20)),
         (431, b"GET /path HTTP/1.1\r\n" + H + b"X: a\r\n" * 101 + b"\r\n"),
         (
