@@ -21,6 +21,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sage_edge.config import Settings
+from sage_edge.messages import shown
 from sage_edge.service.errors import error_body
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ MOST_CONNECTIONS = 1024
 _OTHER_FILES = 128
 #: Bytes that are parsed before the event loop, or the request that they hold, has its turn.
 _SLICE_BYTES = 8192
-_HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)
+_HOST = re.compile(r"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)
 _CODES = {408: "request_timeout", 503: "too_many_connections"}
 
 
@@ -213,7 +214,8 @@ class Front(HttpToolsProtocol):
     def _decline_upgrade(self, behind: bytes) -> None:
         """Parse a head again without its offer to upgrade, for which httptools passes over the body."""
         self.headers = [header for header in self.headers if header[0] != b"upgrade"]
-        first = b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)
+        version = self.parser.get_http_version().encode()
+        first = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)
         head = b"\r\n".join([first, *(name + b": " + value for name, value in self.headers), b"", b""])
         self.parser = httptools.HttpRequestParser(self)
         self._rest = memoryview(head + behind + bytes(self._rest))
@@ -230,7 +232,7 @@ class Front(HttpToolsProtocol):
         """Begin a request, unless RFC 9112 forbids it."""
         version, method = self.parser.get_http_version(), self.parser.get_method()
         named = dict(self.headers)
-        hosts = [value for name, value in self.headers if name == b"host"]
+        hosts = [value.decode("latin-1") for name, value in self.headers if name == b"host"]
         if version not in ("1.0", "1.1"):
             raise _RefusalError(505, f"expected HTTP/1.1, got HTTP/{version}")
         if method == b"CONNECT":
@@ -238,7 +240,7 @@ class Front(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # to come again
         if len(hosts) > 1 or (not hosts and version == "1.1") or not all(map(_HOST.fullmatch, hosts)):
-            raise _RefusalError(400, f"Host: expected one name, got {len(hosts)} or none that is one")
+            raise _RefusalError(400, f"Host: expected one name, got {shown(hosts)}")
         if self.url.count(b"&") >= MOST_PARAMETERS:
             raise _RefusalError(414, f"expected a query of at most {MOST_PARAMETERS} parameters, got more")
         if version == "1.0" and b"transfer-encoding" in named:

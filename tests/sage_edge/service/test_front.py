@@ -231,6 +231,7 @@ def test_an_offer_to_upgrade_is_not_taken_and_costs_no_request(server):
     reply = server.answer(post + get + LAST)
     bodies = [part.partition(b"\r\n\r\n")[2] for part in reply.split(b"HTTP/1.1 200 OK\r\n")[1:]]
     assert bodies == [b"5", b"ok", b"ok"]
+    assert server.answer(b"GET /path HTTP/1.0\r\n" + offer + b"\r\n").endswith(b"ok")
 
 
 def test_a_reply_without_a_length_has_chunks_for_http_1_1_alone(server):
