@@ -22,6 +22,7 @@ COMMANDS = {
     "soak": ["--seconds", "2", "--connections", "2"],
     "deadlines": ["--seconds", "2", "--after", "2", "--callers", "8"],
     "control.closed_loop": ["--seconds", "0.1"],
+    "control.optimum": ["--problems", "8"],
     "gpu.serving": [
         "--backend",
         "cpu",

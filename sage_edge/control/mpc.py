@@ -291,14 +291,15 @@ class MpcProblem(QpProblem):
         return self.mpc.horizon.play(*self._play[0], w, *self._play[1], clips=True)
 
     def _iterate(self, run: native.QpRun) -> Iterate:
-        """Feasible, violation and gap are those of what is played, not what the solver believes."""
+        """Feasible, violation, gap and energy are those of what is played, not what the solver believes."""
         x = np.concatenate([run.x, run.y])
         _, _, cost, violation = self._played(x)
         gained = cost - self._least - run.dual_objective
         gap = abs(gained) / cost if cost > 0 else 0.0
-        E = np.log10(max(gap, run.violation, 1e-16)) if np.isfinite(gap) else np.nan
         # What is played may keep every limit though the iterate does not: its inputs are clipped.
         feasible = violation == 0 or (violation <= self.eps and run.violation <= 0.1 * self.eps)
+        off = gap if feasible else max(gap, run.violation)
+        E = np.log10(max(off, 1e-16)) if np.isfinite(gap) else np.nan
         return Iterate(x, float(E), feasible, violation, gap, run)
 
 
