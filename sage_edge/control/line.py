@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+#: Most numbers of an array of pairs that is made at once: what is larger is worked through in pieces.
+PIECE = 1 << 18
 
 
 class Curvature(NamedTuple):
@@ -77,6 +79,13 @@ def clearance(knots: Floats, discs: Floats, closed: bool = False) -> float:
     if not len(discs):
         return float("inf")
     start, step = knots if closed else knots[:-1], segments(knots, closed)
+    count = max(1, PIECE // len(discs))
+    pieces = (slice(first, first + count) for first in range(0, len(start), count))
+    return min(_least_gap(start[piece], step[piece], discs) for piece in pieces)
+
+
+def _least_gap(start: Floats, step: Floats, discs: Floats) -> float:
+    """Least distance from segments to the rims of discs."""
     to_x, to_y = (discs[:, axis] - start[:, axis, None] for axis in (0, 1))
     square = np.maximum(_dot(step, step), 1e-18)[:, None]
     along = np.clip((to_x * step[:, :1] + to_y * step[:, 1:]) / square, 0.0, 1.0)

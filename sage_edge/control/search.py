@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge import native
 from sage_edge.control import line
-from sage_edge.control.line import Floats
+from sage_edge.control.line import PIECE, Floats
 from sage_edge.errors import InfeasibleError
 
 #: Largest number of grid cells of the first search; a world that needs more gets a coarser grid.
@@ -129,19 +130,29 @@ def _cost(discs: Floats, low: Floats, cell_m: float, shape: tuple[int, int]) -> 
     if not len(discs):
         return cost
     slack = cell_m / _DIAGONAL
-    cells, gap = _near(discs, low, cell_m, shape, slack)
-    cost.ravel()[cells[gap < slack]] = _TIGHT
-    cost.ravel()[cells[gap < -slack]] = _CLOSED
-    walls = np.rint((_walls(discs, slack) - low) / cell_m).astype(int)
-    cost[walls[:, 0], walls[:, 1]] = _CLOSED
+    by_size = discs[np.argsort(-discs[:, 2])]
+    first = 0
+    while first < len(discs):  # together with those that reach about as far
+        reach = math.ceil((float(by_size[first, 2]) + slack) / cell_m)
+        some = by_size[first : first + max(1, PIECE // (2 * reach + 1) ** 2)]
+        first += len(some)
+        cells, gap = _near(some, low, cell_m, shape, reach)
+        tight = cells[gap < slack]
+        cost.ravel()[tight] = np.maximum(cost.ravel()[tight], _TIGHT)
+        cost.ravel()[cells[gap < -slack]] = _CLOSED
+    for points in _walls(discs, slack):
+        walls = np.rint((points - low) / cell_m).astype(int)
+        cost[walls[:, 0], walls[:, 1]] = _CLOSED
     return cost
 
 
 def _near(
-    discs: Floats, low: Floats, cell_m: float, shape: tuple[int, int], slack: float
+    discs: Floats, low: Floats, cell_m: float, shape: tuple[int, int], reach: int
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Flat indices of the cells around each disc, and their distances from its rim; cells come repeatedly."""
-    reach = math.ceil((float(discs[:, 2].max()) + slack) / cell_m)
+    """Flat indices of the cells around each disc, and their distances from its rim; cells come repeatedly.
+
+    ``reach`` is half the side of the square that is looked at, in cells.
+    """
     across = np.arange(-reach, reach + 1)
     centre = np.rint((discs[:, :2] - low) / cell_m).astype(int)
     x, y = (np.clip(centre[:, axis, None] + across, 0, size - 1) for axis, size in enumerate(shape))
@@ -153,17 +164,21 @@ def _near(
     return cells.ravel(), gap.ravel()
 
 
-def _walls(discs: Floats, slack: float) -> Floats:
+def _walls(discs: Floats, slack: float) -> Iterator[Floats]:
     """Points [n, 2] where the line that joins two overlapping discs is not closed by the discs' own cells."""
     centres, radius = discs[:, :2], discs[:, 2]
-    reach = radius[:, None] + radius[None, :]
-    square = np.square(centres[:, None, 0] - centres[None, :, 0])
-    square += np.square(centres[:, None, 1] - centres[None, :, 1])
-    is_open = square > np.square(np.maximum(reach - 2 * slack, 0.0))
-    first, second = np.nonzero(np.triu(is_open & (square < reach**2)))
-    along = centres[second] - centres[first]
-    length = np.sqrt(square[first, second])
-    middle = (radius[first] + length - radius[second]) / 2  # of the gap that the two rims would leave
-    at = (middle[:, None] + slack * np.linspace(-1.0, 1.0, 6)) / length[:, None]
-    points: Floats = centres[first, None] + at[:, :, None] * along[:, None]
-    return points.reshape(-1, 2)
+    count = max(1, PIECE // len(discs))
+    for row in range(0, len(discs), count):
+        some = slice(row, row + count)
+        reach = radius[some, None] + radius[None, :]
+        square = np.square(centres[some, None, 0] - centres[None, :, 0])
+        square += np.square(centres[some, None, 1] - centres[None, :, 1])
+        is_open = square > np.square(np.maximum(reach - 2 * slack, 0.0))
+        first, second = np.nonzero(np.triu(is_open & (square < reach**2), row))
+        length = np.sqrt(square[first, second])
+        first += row
+        along = centres[second] - centres[first]
+        middle = (radius[first] + length - radius[second]) / 2  # of the gap that the two rims would leave
+        at = (middle[:, None] + slack * np.linspace(-1.0, 1.0, 6)) / length[:, None]
+        points: Floats = centres[first, None] + at[:, :, None] * along[:, None]
+        yield points.reshape(-1, 2)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from sage_edge.control import line, search
 from sage_edge.control.search import is_closed, seed_line
 from sage_edge.errors import InfeasibleError
 
@@ -80,3 +84,58 @@ def test_a_way_that_no_grid_finds_is_told_from_no_way():
     assert seed_line(start, goal, np.vstack([ring_of_discs(-0.01), far]), 0.1) is None
     with pytest.raises(InfeasibleError, match=r"there is a way, .* too coarse"):
         seed_line(start, goal, np.vstack([ring_of_discs(0.01), far]), 0.1)
+
+
+def cost_by_the_book(discs, low, cell_m, shape):
+    """Each disc alone and each pair of discs alone, as slowly as it can be said."""
+    slack = cell_m / np.sqrt(2)
+    x, y = (low[axis] + cell_m * np.arange(size) for axis, size in enumerate(shape))
+    cost = np.ones(shape)
+    for cx, cy, radius in discs:
+        gap = np.hypot(x[:, None] - cx, y[None, :] - cy) - radius
+        cost[gap < slack] = np.maximum(cost[gap < slack], 3.0)
+        cost[gap < -slack] = np.inf
+    for i, one in enumerate(discs):
+        for other in discs[i + 1 :]:
+            along = other[:2] - one[:2]
+            length = np.hypot(*along)
+            if length >= one[2] + other[2] or length <= max(one[2] + other[2] - 2 * slack, 0):
+                continue
+            middle = (one[2] + length - other[2]) / 2
+            for at in middle + slack * np.linspace(-1, 1, 6):
+                cell = np.rint((one[:2] + at / length * along - low) / cell_m).astype(int)
+                cost[tuple(cell)] = np.inf
+    return cost
+
+
+@pytest.mark.parametrize("piece", [1, 300, 1 << 18])
+def test_a_grid_that_is_worked_through_in_pieces_is_the_same(piece, monkeypatch):
+    rng = np.random.default_rng(3)
+    monkeypatch.setattr(search, "PIECE", piece)
+    for _ in range(5):
+        discs = np.column_stack([rng.uniform(0, 6, (40, 2)), rng.choice([0.05, 0.3, 2.0], 40)])
+        low, cell_m = np.array([-3.0, -3.0]), 0.13
+        shape = (93, 95)
+        expected = cost_by_the_book(discs, low, cell_m, shape)
+        np.testing.assert_array_equal(search._cost(discs, low, cell_m, shape), expected)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 18])
+def test_a_distance_that_is_worked_out_in_pieces_is_the_same(piece, monkeypatch):
+    rng = np.random.default_rng(4)
+    monkeypatch.setattr(line, "PIECE", piece)
+    knots, discs = rng.uniform(-3, 3, (30, 2)), np.abs(rng.uniform(-3, 3, (11, 3)))
+    points = np.concatenate([np.linspace(a, b, 400) for a, b in itertools.pairwise(knots)])
+    sampled = (np.hypot(*(points[:, None] - discs[None, :, :2]).T).T - discs[:, 2]).min()
+    assert line.clearance(knots, discs) == pytest.approx(sampled, abs=0.01)  # half a step of the samples
+
+
+def test_a_world_of_two_thousand_discs_takes_tens_of_megabytes():
+    rng = np.random.default_rng(5)
+    small = np.column_stack([rng.uniform(-99, 99, (1999, 2)), np.full(1999, 0.1)])
+    discs = np.vstack([[0.0, 0.0, 100.0], small])
+    tracemalloc.start()
+    assert seed_line(np.array([-150.0, 150.0]), np.array([150.0, 150.0]), discs, 0.1) is not None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 48 << 20
