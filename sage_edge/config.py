@@ -104,6 +104,9 @@ class Settings:
     board_period_s: float = _setting(
         1.0, "how often the board's own sensors are read; 0 switches them off", least=0.0
     )
+    memory_bytes: int = _setting(
+        0, "memory for bodies, inputs, answers and replies; 0: half of what is free, 2 GiB at most", least=0
+    )
     max_body_bytes: int = _setting(64 << 20, "largest request body", least=1024)
     body_timeout_s: float = _setting(30.0, "how long a request's body may take to arrive", least=0.001)
     max_frame_pixels: int = _setting(32 << 20, "largest frame, width x height", least=1)

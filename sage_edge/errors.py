@@ -69,7 +69,7 @@ class FrameError(InputError):
 
 
 class FrameTooLargeError(InputError):
-    """A body or the image that it claims to hold is above the limit."""
+    """A body, or what it would take to serve it, is above the limit: it will never be served here."""
 
     code = "frame_too_large"
 
@@ -108,6 +108,12 @@ class CapacityError(SageError):
     """Nothing is free: a full queue or slot table. Try again later."""
 
     code = "queue_full"
+
+
+class MemoryFullError(CapacityError):
+    """What is set aside for requests of any size is in use. Try again later."""
+
+    code = "memory_full"
 
 
 class BudgetError(SageError):

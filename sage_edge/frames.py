@@ -10,18 +10,23 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from sage_edge.errors import FrameError, FrameTooLargeError
+from sage_edge.errors import FrameError, FrameTooLargeError, MemoryFullError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 #: The JPEG pixels that libjpeg itself makes RGB of.
 _COLOURS = ("L", "RGB")
 #: libjpeg's words for a file that ends early.
 _CUT_OFF = "Premature end of JPEG file"
+#: Side of the tiles in which a decoded image is made a frame.
+_TILE_PX = 512
 Palette = Sequence[tuple[int, int, int]]
 
 
 def decode_image(
-    content: bytes, max_pixels: int, note: Callable[[str], object] = lambda _: None
+    content: bytes,
+    max_pixels: int,
+    note: Callable[[str], object] = lambda _: None,
+    reserve: Callable[[int], object] = lambda _: None,
 ) -> NDArray[np.uint8]:
     """Decode a JPEG, PNG or WebP image.
 
@@ -32,6 +37,7 @@ def decode_image(
         content: The bytes.
         max_pixels: Largest width x height.
         note: Told the damage of an image that can be decoded nonetheless: a JPEG with a hole in its data.
+        reserve: Called with the bytes that decoding takes, before it does; raises where there is no room.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -47,10 +53,11 @@ def decode_image(
                 raise FrameTooLargeError(
                     f"frame: expected at most {max_pixels} pixels, got {width} x {height}"
                 )
+            reserve(int(width * height * _pixel_bytes(image, content)))
             if image.format == "JPEG" and image.mode in _COLOURS:
                 return _decode_jpeg(content, note)
-            return np.asarray(_eight_bit(image).convert("RGB"))
-    except (FrameTooLargeError, FrameError):
+            return _in_tiles(image)
+    except (FrameTooLargeError, FrameError, MemoryFullError):
         raise
     except Exception as exc:  # a decoder meets broken bytes with whatever error they lead it to
         raise FrameError(f"frame: the image is broken: {exc}") from exc
@@ -91,6 +98,24 @@ def _decode_jpeg(content: bytes, note: Callable[[str], object]) -> NDArray[np.ui
         pixels = simplejpeg.decode_jpeg(content, "RGB", strict=False)
         note(str(exc))
     return pixels
+
+
+def _in_tiles(image: Image.Image) -> NDArray[np.uint8]:
+    """A decoded image as uint8 [H, W, 3] in RGB, with no second copy of it in between."""
+    width, height = image.size
+    frame = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _TILE_PX):
+        for left in range(0, width, _TILE_PX):
+            tile = image.crop((left, top, min(left + _TILE_PX, width), min(top + _TILE_PX, height)))
+            frame[top : top + _TILE_PX, left : left + _TILE_PX] = np.asarray(_eight_bit(tile).convert("RGB"))
+    return frame
+
+
+def _pixel_bytes(image: Image.Image, content: bytes) -> float:
+    """Bytes for each pixel that decoding takes at once: the decoder's own, Pillow's and the frame's."""
+    if image.format == "JPEG" and content.count(b"\xff\xda") > 1:  # in several scans: all coefficients stay
+        return 9.5 if image.mode in _COLOURS else 12.5
+    return 16.5 if image.format == "WEBP" else 7.5
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from sage_edge.errors import FrameError, FrameTooLargeError, InputError, ShapeError
+from sage_edge.errors import FrameError, FrameTooLargeError, InputError, MemoryFullError, ShapeError
 from sage_edge.frames import decode_image
 from sage_edge.messages import named, shown
 
@@ -30,6 +30,13 @@ MOST_JSON_PARTS = 1 << 17
 MOST_JSON_VALUES = 3 << 20
 #: Characters that are decoded from base64 at a time.
 _PIECE = 1 << 20
+#: What ``prepare`` may take for a moment, in sizes of a tensor.
+_PREPARED = 3
+#: Bytes that a byte of text may take: one character that is not Latin widens all of them; and the copy that
+#: is looked at.
+_WIDEST = 5
+#: Bytes that an entry of an archive takes beside its array.
+_ENTRY_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +47,14 @@ class Limits:
         max_pixels: Of a frame, width x height.
         max_bytes: Of what an archive unpacks to.
         note: Told what of an input is damaged that can be used nonetheless.
+        reserve: Called with the bytes that are about to be taken beside those that came; raises where there
+            is no room for them.
     """
 
     max_pixels: int
     max_bytes: int
     note: Callable[[str], object] = lambda _: None
+    reserve: Callable[[int], object] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +156,10 @@ class FrameKind(InputKind):
             FrameTooLargeError: It has more than ``limits.max_pixels`` pixels.
         """
         if part.shape is not None or part.dtype is not None:
-            return _tensor(part, limits.max_pixels)
+            return _tensor(part, limits)
         if part.content.startswith(b"\x93NUMPY"):
-            return _numpy_array(part.content, limits.max_pixels)
-        return decode_image(part.content, limits.max_pixels, limits.note)
+            return _numpy_array(part.content, limits)
+        return decode_image(part.content, limits.max_pixels, limits.note, limits.reserve)
 
     def from_json(self, value: Any, limits: Limits) -> NDArray[np.generic]:
         """The frame of ``{"base64": "…"}``, which has ``shape`` and ``dtype`` beside it for a raw tensor.
@@ -198,6 +208,7 @@ class DocumentKind(InputKind):
             return self.from_json(
                 parse_json(part.content, "problem: expected JSON or an .npz archive"), limits
             )
+        limits.reserve(_ENTRY_BYTES * part.content.count(b"PK\x01\x02"))
         try:
             with zipfile.ZipFile(io.BytesIO(part.content)) as archive:
                 held = sum(entry.file_size for entry in archive.infolist())
@@ -205,9 +216,10 @@ class DocumentKind(InputKind):
                 raise FrameTooLargeError(
                     f"problem: expected at most {limits.max_bytes} bytes of arrays, got {held}"
                 )
+            limits.reserve(2 * held)
             with np.load(io.BytesIO(part.content), allow_pickle=False) as arrays:
                 return dict(arrays)
-        except FrameTooLargeError:
+        except (FrameTooLargeError, MemoryFullError):
             raise
         except Exception as exc:  # NumPy meets broken bytes with whatever error they lead it to
             raise FrameError(f"problem: the .npz archive cannot be read: {exc}") from exc
@@ -238,6 +250,7 @@ class TextKind(InputKind):
         Raises:
             FrameError: The bytes are no UTF-8, empty, or have a NUL among them.
         """
+        limits.reserve(_WIDEST * len(part.content))
         try:
             return self.from_json(part.content.decode("utf-8-sig"), limits)
         except UnicodeDecodeError as exc:
@@ -323,7 +336,7 @@ def _from_base64(text: object) -> bytes:
         raise FrameError(f"frame.base64: expected base64 without line breaks: {exc}") from exc
 
 
-def _tensor(part: Part, max_pixels: int) -> NDArray[np.generic]:
+def _tensor(part: Part, limits: Limits) -> NDArray[np.generic]:
     if part.shape is None or part.dtype is None:
         raise ShapeError("tensor: expected a shape and a dtype, got one of them")
     numbers = [number.strip() for number in part.shape.split(",")]
@@ -336,16 +349,18 @@ def _tensor(part: Part, max_pixels: int) -> NDArray[np.generic]:
     if part.dtype not in TENSOR_DTYPES:
         raise ShapeError(f"tensor dtype: expected one of {', '.join(TENSOR_DTYPES)}, got {shown(part.dtype)}")
     shape, dtype = tuple(int(number) for number in numbers), np.dtype(part.dtype)
-    _check_pixels(shape, max_pixels)
+    _check_pixels(shape, limits.max_pixels)
     expected = math.prod(shape) * dtype.itemsize
     if expected != len(part.content):
         raise ShapeError(
             f"tensor: shape {list(shape)} of {dtype} needs {expected} bytes, the body has {len(part.content)}"
         )
+    limits.reserve(_PREPARED * len(part.content))
     return np.frombuffer(part.content, dtype).reshape(shape)
 
 
-def _numpy_array(content: bytes, max_pixels: int) -> NDArray[np.generic]:
+def _numpy_array(content: bytes, limits: Limits) -> NDArray[np.generic]:
+    limits.reserve((1 + _PREPARED) * len(content))
     try:
         array: NDArray[np.generic] = np.load(io.BytesIO(content), allow_pickle=False)
     except Exception as exc:  # NumPy meets broken bytes with whatever error they lead it to
@@ -354,7 +369,7 @@ def _numpy_array(content: bytes, max_pixels: int) -> NDArray[np.generic]:
         raise ShapeError(
             f"tensor dtype: expected one of {', '.join(TENSOR_DTYPES)}, got {array.dtype.name!r}"
         )
-    _check_pixels(array.shape, max_pixels)
+    _check_pixels(array.shape, limits.max_pixels)
     return array
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -82,6 +82,19 @@ def size_of(plugin: IRPPlugin, x0: Any) -> float:
     """
     with calling(plugin.name, "input_size"):
         return number_of(plugin.input_size(x0), plugin.name, "input_size")
+
+
+def needed_bytes_of(plugin: IRPPlugin, frame: Any) -> int:
+    """Memory that a request of a frame takes, as its plugin says.
+
+    Raises:
+        PluginError: It does not say.
+    """
+    with calling(plugin.name, "needed_bytes"):
+        needed = number_of(plugin.needed_bytes(frame), plugin.name, "needed_bytes")
+    if not 0 <= needed < inf:
+        raise PluginError(f"{plugin.name}.needed_bytes: expected 0 or more, got {needed}")
+    return int(needed)
 
 
 def reason_of(value: Any, plugin: str) -> int:

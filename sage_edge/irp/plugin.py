@@ -18,6 +18,7 @@ from sage_edge.irp.engine import Engine
 from sage_edge.irp.recipe import Recipe
 from sage_edge.irp.schedule import ConstantNoise, NoiseSchedule
 from sage_edge.irp.state import Answer, Invariants, IRPState, TaskContext
+from sage_edge.memory import bytes_of
 
 #: Headings that a plugin's docstring must carry; ``sage-edge plugin check`` reads them.
 INVARIANT_HEADINGS = ("State space", "Noise model", "Energy", "Coherence contribution")
@@ -192,6 +193,15 @@ class IRPPlugin(ABC):
         ones; below 1 counts as 1.
         """
         return 1.0
+
+    def needed_bytes(self, frame: Any) -> int:
+        """Memory that a request takes from ``prepare`` to its answer, beside its slot's own ``slot_bytes``.
+
+        Asked before ``prepare`` is called with the same frame or document, which may be anything that the
+        kind of input lets through: a request for which there is no room is refused then. Here eight times
+        the input: what is prepared, a few states of that size, the answer.
+        """
+        return 8 * bytes_of(frame)
 
     def decode(self, state: IRPState) -> Answer:
         """The answer of a state; here its array. A bare array counts as ``Answer(array)``."""

@@ -13,6 +13,8 @@ _MIB = 1 << 20
 _WAITING_BYTES = 256 << 10
 _MAILBOX_RECORD_BYTES = 64
 _KEPT_RECORD_BYTES = 4 << 10
+#: For bodies, inputs, answers and replies, at least, and unless more is set.
+_LEAST_BUDGET_BYTES, _MOST_BUDGET_BYTES = 32 << 20, 2 << 30
 
 
 def needed_bytes(settings: Settings, plugins: Mapping[str, IRPPlugin]) -> dict[str, int]:
@@ -22,7 +24,19 @@ def needed_bytes(settings: Settings, plugins: Mapping[str, IRPPlugin]) -> dict[s
         "queue_size": len(plugins) * settings.queue_size * _WAITING_BYTES,
         "mailbox_records": len(plugins) * settings.mailbox_records * _MAILBOX_RECORD_BYTES,
         "telemetry_memory": settings.telemetry_memory * _KEPT_RECORD_BYTES,
+        "memory_bytes": settings.memory_bytes or _LEAST_BUDGET_BYTES,
     }
+
+
+def budget_bytes(settings: Settings, plugins: Mapping[str, IRPPlugin], available_bytes: int | None) -> int:
+    """What requests may hold together: as it is set, or half of what the rest leaves free, up to 2 GiB.
+
+    The other half is for what no account counts: the engines' own buffers, and what allocators keep.
+    """
+    if settings.memory_bytes or available_bytes is None:
+        return settings.memory_bytes or _MOST_BUDGET_BYTES
+    rest = sum(needed_bytes(settings, plugins).values()) - _LEAST_BUDGET_BYTES
+    return min(max(_LEAST_BUDGET_BYTES, (available_bytes - rest) // 2), _MOST_BUDGET_BYTES)
 
 
 def check_fits(settings: Settings, plugins: Mapping[str, IRPPlugin], available_bytes: int | None) -> None:

@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from sage_edge.errors import (
     UnknownPluginError,
 )
 from sage_edge.irp import IRPPlugin
-from sage_edge.irp.guard import calling, size_of
+from sage_edge.irp.guard import calling, needed_bytes_of, size_of
 from sage_edge.irp.reputation import Outcome
+from sage_edge.memory import MemoryBudget
 from sage_edge.messages import shown
-from sage_edge.orchestrator.fit import check_fits
+from sage_edge.orchestrator.fit import budget_bytes, check_fits
 from sage_edge.orchestrator.ledger import Ledger
 from sage_edge.orchestrator.member import Member
 from sage_edge.orchestrator.prices import Prices, read_prices
@@ -74,6 +76,8 @@ class HRM:
         for name, plugin in plugins.items():
             plugin.name = name
         self._run_ids = itertools.count(1)
+        #: What requests may hold, by account.
+        self.memory = MemoryBudget(budget_bytes(settings, plugins, available_bytes()))
         loops = loops or CudaLoops()
         choices = {name: choose_loop(plugin, loops) for name, plugin in plugins.items()}
         rings = {name: make_ring(choice, loops, settings.mailbox_records) for name, choice in choices.items()}
@@ -81,6 +85,7 @@ class HRM:
             [native.RingReader(ring) for ring in rings.values()], settings=settings, clock=self._clock
         )
         self.telemetry.metrics.describe_build(version=VERSION, profile=settings.profile)
+        self.telemetry.metrics.watch_memory(self.memory)
         self.ledger = Ledger(
             round(settings.atp_capacity * 1e6),
             recharge_w=settings.recharge_w,
@@ -88,7 +93,10 @@ class HRM:
             note=lambda fields: self._note("ledger", fields),
         )
         self.requests = Remembered(
-            settings.results_kept, keep_s=settings.results_keep_s, now_ns=self._clock.monotonic_ns
+            settings.results_kept,
+            self.memory["answers"],
+            keep_s=settings.results_keep_s,
+            now_ns=self._clock.monotonic_ns,
         )
         self.reputation = open_reputation(settings)
         self._weights = {name: self.reputation.weight(name) for name in plugins}
@@ -111,6 +119,7 @@ class HRM:
                 telemetry=self.telemetry,
                 clock=self._clock,
                 branch_slots=ceil(lrc.C * settings.slots),
+                memory=self.memory["streams"].part(len(plugins)),
             )
             for number, (name, plugin) in enumerate(plugins.items())
         }
@@ -227,6 +236,15 @@ class HRM:
             log.exception("plugin failed plugin=%s error=%s", plugin, exc)
             raise
 
+    def needed_bytes(self, plugin: str, frame: Any) -> int:
+        """Memory that a request of a frame, or a document, takes until its answer, before anything is taken.
+
+        Raises:
+            UnknownPluginError: No such plugin.
+            PluginError: The plugin does not say.
+        """
+        return needed_bytes_of(self._find(plugin).plugin, frame)
+
     def size_of(self, entry: Entry) -> float:
         """How large an input is, in its plugin's own unit.
 
@@ -249,6 +267,7 @@ class HRM:
         stream_id: str | None = None,
         keeps_latest: bool = False,
         damage: str = "",
+        needed_bytes: int = 0,
     ) -> Ticket:
         """Queue a prepared input for refinement.
 
@@ -263,6 +282,7 @@ class HRM:
             stream_id: The stream that the frame belongs to, if any.
             keeps_latest: Whether an older frame of its stream that still waits gives way to it.
             damage: What of the input is damaged; empty for none.
+            needed_bytes: What ``needed_bytes`` said of it.
 
         Raises:
             UnknownPluginError: No such plugin.
@@ -273,7 +293,15 @@ class HRM:
             ClosingError: The orchestrator is closing.
         """
         entry = Entry(
-            plugin, prepared, budget or Budget(), request_id, priority, stream_id, keeps_latest, damage
+            plugin,
+            prepared,
+            budget or Budget(),
+            request_id,
+            priority,
+            stream_id,
+            keeps_latest,
+            damage,
+            needed_bytes,
         )
         scene, (ticket,) = self._compose([entry], entry.budget, start_ns, reserve_ns, is_posted=False)
         self._admit(scene, [ticket])
@@ -430,6 +458,7 @@ class HRM:
             stream_id=entry.stream_id,
             keeps_latest=entry.keeps_latest,
             size=self.size_of(entry),
+            needed_bytes=entry.needed_bytes,
             reserve_ns=reserve_ns,
             damage=entry.damage,
         )
@@ -462,7 +491,8 @@ class HRM:
                 served.info, ticket, member, entity_id=self.settings.entity_id, lrc=self.reputation.lrc
             )
             self.telemetry.directory.open(member.run_id, info)
-        ticket.future.add_done_callback(lambda _: self.requests.note_end(ticket))
+        note_end = partial(self.requests.note_end, ticket.request_id, ticket.plugin, ticket.run_id)
+        ticket.future.add_done_callback(note_end)
         displaced = served.room.put(ticket)
         if displaced is not None:
             served.worker.displace(displaced, by=ticket)

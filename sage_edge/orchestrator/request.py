@@ -69,6 +69,7 @@ class Entry:
         stream_id: The stream that its frame belongs to, if any.
         keeps_latest: Whether an older waiting frame of the stream gives way to it.
         damage: What of its input is damaged; empty for none.
+        needed_bytes: Memory that it takes until its answer, where that is known.
     """
 
     plugin: str
@@ -79,6 +80,7 @@ class Entry:
     stream_id: str | None = None
     keeps_latest: bool = False
     damage: str = ""
+    needed_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ class Ticket:
         stream_id: The stream that its frame belongs to, if any.
         keeps_latest: Whether it makes an older waiting frame of its stream give way.
         size: How large its input is, in the plugin's own unit.
+        needed_bytes: Memory that it takes until its answer, where that is known.
         reserve_ns: What the reply takes after the answer.
         damage: What of its input is damaged; empty for none.
     """
@@ -160,6 +163,7 @@ class Ticket:
     stream_id: str | None = None
     keeps_latest: bool = False
     size: float = 1.0
+    needed_bytes: int = 0
     reserve_ns: int = 0
     damage: str = ""
     admitted_ns: int = 0

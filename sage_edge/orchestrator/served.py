@@ -14,6 +14,7 @@ from sage_edge.irp import IRPPlugin
 from sage_edge.irp.guard import calling, number_of
 from sage_edge.irp.latent import compiled_rule
 from sage_edge.irp.lrc import LRC
+from sage_edge.memory import Account
 from sage_edge.orchestrator.member import Member
 from sage_edge.orchestrator.prices import Price
 from sage_edge.orchestrator.profile import Profile
@@ -134,6 +135,7 @@ def open_served(
     telemetry: Telemetry,
     clock: Clock,
     branch_slots: int,
+    memory: Account,
 ) -> ServedPlugin:
     """Wire a plugin; nothing runs yet.
 
@@ -147,6 +149,7 @@ def open_served(
         telemetry: Where its runs are described and counted.
         clock: Whose time it is.
         branch_slots: Slots that branches beyond a request's first may take together.
+        memory: Where what its streams leave counts.
 
     Raises:
         ConfigError: The sizes make no sense together.
@@ -161,6 +164,7 @@ def open_served(
         plugin_number=number,
         now_ns=clock.monotonic_ns,
         annotate=telemetry.directory.annotate,
+        memory=memory,
     )
     room = WaitingRoom(settings.queue_size)
     worker = Worker(

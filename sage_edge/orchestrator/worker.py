@@ -441,6 +441,7 @@ def _job(ticket: Ticket, member: Member, branches: int) -> Job:
         seed=member.run_id if member.branch else None,
         stream_id=ticket.stream_id,
         size=ticket.size,
+        needed_bytes=ticket.needed_bytes,
     )
 
 

@@ -12,7 +12,7 @@ from sage_edge import native
 from sage_edge.control import Iterate, Problem
 from sage_edge.inputs import DOCUMENT
 from sage_edge.irp import Answer, Invariants, IRPPlugin, IRPState, NoiseSchedule, TaskContext
-from sage_edge.plugins.control_documents import example_problem, read_problem
+from sage_edge.plugins.control_documents import example_problem, needed_bytes, read_problem
 
 #: Standard deviation of the noise model, relative to a variable's size where that is above 1.
 JITTER = 0.01
@@ -57,6 +57,10 @@ class ControlPlugin(IRPPlugin):
     def input_size(self, x0: Problem) -> float:
         """Entries of the problem's matrices; of a line the square of its points."""
         return x0.size
+
+    def needed_bytes(self, frame: Mapping[str, Any]) -> int:
+        """Its matrices with their factors, its grid, its iterates, by the lengths in the document."""
+        return needed_bytes(frame)
 
     def example(self) -> Problem:
         """A small problem."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from hashlib import blake2b
+from threading import Lock
+from typing import Any, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -12,13 +15,22 @@ from sage_edge import native
 from sage_edge.control import MPC, Limits, PlanProblem, Problem, QpProblem, Track, World
 from sage_edge.control.line import Floats
 from sage_edge.errors import ParameterError, ShapeError
+from sage_edge.memory import Account, Kept
 from sage_edge.messages import named, shown
+
+T = TypeVar("T")
 
 #: Largest number of variables, and of rows, of a quadratic program that is taken from outside; of an MPC,
 #: of states and of inputs over the whole horizon.
 MAX_SIZE = 1024
-#: Solvers and controllers that are kept with their factors, at most.
-_KEPT = 32
+#: Solvers and controllers that are kept with their factors, at most, and the memory that they may take.
+_KEPT, _KEPT_BYTES = 32, 32 << 20
+#: Bytes that it takes for each entry of a QP's matrices, and of an MPC's condensed ones,
+_QP_BYTES, _MPC_BYTES = 72, 32
+#: for each pair of a track's points, and of a plan's knots and obstacles,
+_TRACK_BYTES, _PLAN_BYTES = 32, 64
+#: for a plan's grid, and for any problem.
+_GRID_BYTES, _LEAST_BYTES = 16 << 20, 64 << 10
 #: Largest number of obstacles or points of a track.
 MAX_POINTS = 2000
 Document = Mapping[str, Any]
@@ -52,6 +64,42 @@ def read_problem(document: Document) -> Problem:
     return read(values)
 
 
+def needed_bytes(document: Document) -> int:
+    """Memory that a problem takes, its factors and iterates included, as far as its lengths tell.
+
+    Of a document that ``read_problem`` will refuse it may be anything.
+    """
+    kind = document.get("kind")
+    if isinstance(kind, np.ndarray):
+        kind = kind.item() if kind.ndim == 0 else None
+    if kind == "qp":
+        n, m = (_length(document.get(name), MAX_SIZE) for name in ("q", "A"))
+        return _QP_BYTES * n * (n + m) + _LEAST_BYTES
+    if kind == "mpc":
+        rows = document.get("B", [])
+        states = _length(rows, MAX_SIZE)
+        inputs = _length(rows[0], MAX_SIZE) if states else 0
+        stages = min(_whole(document.get("N")), MAX_SIZE // max(1, states, inputs))
+        n, m = stages * inputs, stages * (states + inputs)
+        return _MPC_BYTES * n * (n + m) + _LEAST_BYTES
+    if kind == "plan":
+        knots, obstacles = min(_whole(document.get("knots")), 512) or 90, document.get("obstacles")
+        return _PLAN_BYTES * knots * _length(obstacles, MAX_POINTS) + _GRID_BYTES
+    return _TRACK_BYTES * _length(document.get("centre"), MAX_POINTS) ** 2 + _LEAST_BYTES
+
+
+def _length(value: Any, most: int) -> int:
+    """Of a list or an array, up to the most that is let in; 0 for anything else."""
+    is_row = isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    return min(len(value), most) if is_row else 0
+
+
+def _whole(value: Any) -> int:
+    """A number, as JSON or an archive has it; 0 for anything that is none."""
+    value = _plain(value)
+    return int(value) if isinstance(value, (int, float)) and 0 <= value <= MAX_SIZE else 0
+
+
 def _plain(value: Any) -> Any:
     """Numbers and strings out of the zero-dimensional arrays that an archive has for them."""
     return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
@@ -60,14 +108,12 @@ def _plain(value: Any) -> Any:
 def _array(name: str, value: Any, dimensions: int, most: int = MAX_SIZE) -> Floats:
     """A contiguous float64 array; null in a list stands for no limit, and becomes NaN."""
     try:
-        array = np.ascontiguousarray(value, dtype=np.float64)
+        array = np.asarray(value, dtype=None if isinstance(value, np.ndarray) else np.float64)
+        if array.ndim == dimensions and max(array.shape) <= most:  # no copy of what is too large
+            return np.ascontiguousarray(array, np.float64)
     except (TypeError, ValueError, OverflowError) as exc:
         raise ShapeError(f"{name}: expected numbers in {dimensions} dimensions: {exc}") from exc
-    if array.ndim != dimensions or max(array.shape) > most:
-        raise ShapeError(
-            f"{name}: expected {dimensions} dimensions of at most {most}, got {list(array.shape)}"
-        )
-    return array
+    raise ShapeError(f"{name}: expected {dimensions} dimensions of at most {most}, got {list(array.shape)}")
 
 
 def _limit(name: str, values: Document, missing: float) -> Floats | None:
@@ -103,10 +149,35 @@ def _eps(values: Document) -> float:
     return eps
 
 
-@lru_cache(maxsize=_KEPT)
-def _solver(P: bytes, A: bytes, n: int) -> native.QpSolver:
-    """The solver of two matrices, with its factors; shared by all problems that have them."""
-    return native.QpSolver(np.frombuffer(P).reshape(-1, n), np.frombuffer(A).reshape(-1, n) if A else None)
+class _Shared(Generic[T]):
+    """What is made once of the same matrices: the newest are kept, others while a request or stream has them.
+
+    Threads: any.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Kept[T] = Kept(_KEPT, Account("solvers", _KEPT_BYTES))
+        self._all: WeakValueDictionary[str, T] = WeakValueDictionary()
+        self._lock = Lock()
+
+    def get(self, arrays: Mapping[str, Floats], make: Callable[[], T], size: int, *others: Any) -> T:
+        """What was made of these arrays and others, or is now, of so many bytes."""
+        digest = blake2b(repr(others).encode())
+        for name, array in arrays.items():
+            digest.update(repr((name, array.shape)).encode())
+            digest.update(array.tobytes())
+        key = digest.hexdigest()
+        with self._lock:
+            found = self._all.get(key)
+        found = make() if found is None else found
+        with self._lock:
+            self._all[key] = found
+            self._kept.keep(key, found, size)
+        return found
+
+
+_solvers: _Shared[native.QpSolver] = _Shared()
+_controllers: _Shared[MPC] = _Shared()
 
 
 def _read_qp(values: Document) -> QpProblem:
@@ -116,7 +187,8 @@ def _read_qp(values: Document) -> QpProblem:
     A = None if "A" not in values else _array("A", values["A"], 2)
     if A is not None and A.shape[1] != len(q):
         raise ShapeError(f"A: expected [m, {len(q)}] to fit q, got {list(A.shape)}")
-    solver = _solver(P.tobytes(), b"" if A is None else A.tobytes(), len(q))
+    matrices = {"P": P} if A is None else {"P": P, "A": A}
+    solver = _solvers.get(matrices, lambda: native.QpSolver(P, A), needed_bytes({**values, "kind": "qp"}))
     limits = [_limit(name, values, side) for name, side in _SIDES]
     return QpProblem(solver, q, *limits, eps=_eps(values))
 
@@ -124,29 +196,24 @@ def _read_qp(values: Document) -> QpProblem:
 _SIDES = (("l", -np.inf), ("u", np.inf), ("lb", -np.inf), ("ub", np.inf))
 
 
-@lru_cache(maxsize=_KEPT)
-def _mpc(key: tuple[tuple[str, tuple[int, ...], bytes] | None, ...], N: int, eps: float) -> MPC:
-    """The controller of a model, with its factors; shared by all problems that have it."""
-    given = {part[0]: np.frombuffer(part[2]).reshape(part[1]) for part in key if part}
-    return MPC(given.pop("A"), given.pop("B"), given.pop("Q"), given.pop("R"), N, eps=eps, **given)
-
-
 def _read_mpc(values: Document) -> Problem:
-    parts: list[tuple[str, tuple[int, ...], bytes] | None] = []
+    given: dict[str, Floats] = {}
     for name in ("A", "B", "Q", "R", "QN"):
         if name in values:
-            array = _array(name, values[name], 2) if name in "AB" else _weights(name, values[name])
-            parts.append((name, array.shape, array.tobytes()))
+            given[name] = _array(name, values[name], 2) if name in "AB" else _weights(name, values[name])
     for name in ("x_min", "x_max", "u_min", "u_max"):
         limit = _limit(name, values, -np.inf if name.endswith("min") else np.inf)
-        parts.append(None if limit is None else (name, limit.shape, limit.tobytes()))
+        if limit is not None:
+            given[name] = limit
     horizon = _count("N", values["N"], MAX_SIZE)
     widest = max(np.shape(values["A"])[0], np.shape(values["B"])[1])
     if horizon * widest > MAX_SIZE:
         raise ParameterError(
             f"N: expected at most {MAX_SIZE // widest} for {widest} states or inputs, got {horizon}"
         )
-    mpc = _mpc(tuple(parts), horizon, _eps(values))
+    eps = _eps(values)
+    size = needed_bytes({**values, "kind": "mpc"})
+    mpc = _controllers.get(given, lambda: MPC(**given, N=horizon, eps=eps), size, horizon, eps)
     wanted = [
         None if values.get(name) is None else _weights(name, values[name]) for name in ("x_ref", "u_ref")
     ]

@@ -17,6 +17,8 @@ from sage_edge.plugins.vision_model import VisionModel, find_model, load_model, 
 
 #: The model that ships.
 DEFAULT_MODEL = "nuclei"
+#: Values that are converted at once.
+_PIECE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +92,21 @@ class VisionPlugin(LatentPlugin):
         if frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] != 3) or 0 in frame.shape:
             raise ShapeError(f"frame: expected [H, W, 3] or [H, W], got {list(frame.shape)}")
         pixels = _as_uint8(frame)
-        image = Image.fromarray(pixels).convert("RGB")
+        image = Image.fromarray(pixels)
         size = (self.model.width, self.model.height)
         if image.size != size:
             image = image.resize(size, Image.Resampling.BILINEAR)
-        tensor = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
+        tensor = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1) / np.float32(255)
         return PreparedFrame(np.ascontiguousarray(tensor), frame.shape[0], frame.shape[1])
 
     def input_size(self, x0: PreparedFrame) -> float:
         """Pixels of the frame as it was sent."""
         return x0.height_px * x0.width_px
+
+    def needed_bytes(self, frame: NDArray[np.generic]) -> int:
+        """The network's input, and the answer twice: one byte for each pixel of the frame."""
+        channels = frame.shape[2] if frame.ndim > 2 else 1
+        return 12 * self.model.height * self.model.width + 2 * frame.size // max(1, channels)
 
     def carry_over(self, first: Float32, earlier: Carried) -> Carried | None:
         """Lay those tiles of a stream's last answer over a first guess whose own first guess is unchanged.
@@ -149,15 +156,19 @@ def _as_uint8(frame: NDArray[np.generic]) -> NDArray[np.uint8]:
         return np.ascontiguousarray(frame)
     if not np.issubdtype(frame.dtype, np.floating):
         raise ShapeError(f"frame: expected uint8 or float, got {frame.dtype}")
-    values = frame.astype(np.float32)
-    if not np.isfinite(values).all():
+    least, most = frame.min(), frame.max()
+    if not (np.isfinite(least) and np.isfinite(most)):
         raise ShapeError("frame: expected finite values, got NaN or infinity")
-    if values.min() < 0 or values.max() > 1:
+    if least < 0 or most > 1:
         raise ShapeError(
-            f"frame: expected float values in [0, 1], got {float(values.min())} to {float(values.max())}; "
+            f"frame: expected float values in [0, 1], got {float(least)} to {float(most)}; "
             "send uint8 for [0, 255]"
         )
-    return np.rint(values * 255).astype(np.uint8)
+    pixels, values = np.empty(frame.shape, np.uint8), frame.ravel()
+    for first in range(0, frame.size, _PIECE):  # no copy of the whole in between
+        piece = slice(first, first + _PIECE)
+        pixels.ravel()[piece] = np.rint(values[piece].astype(np.float32) * 255)
+    return pixels
 
 
 def _resize_mask(mask: NDArray[np.uint8], frame: PreparedFrame) -> NDArray[np.uint8]:

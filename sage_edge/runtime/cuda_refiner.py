@@ -16,11 +16,11 @@ from sage_edge.irp.engine import Float32
 from sage_edge.irp.guard import example_of, size_of
 from sage_edge.irp.latent import Begun, energies_of
 from sage_edge.irp.recipe import batch_widths
+from sage_edge.memory import UNBOUNDED, Account, Kept
 from sage_edge.runtime.device_loop import DeviceLoops, DeviceProgram
 from sage_edge.runtime.estimate import WARM_UPS, SizedEstimate
 from sage_edge.runtime.latent_slots import KEPT_STREAMS, answers_each, begin_each, start_of
 from sage_edge.runtime.refiner import Finished, Job, ended, largest, sound
-from sage_edge.runtime.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class CudaRefiner:
         slots: int,
         plugin_number: int,
         now_ns: Callable[[], int],
+        memory: Account = UNBOUNDED,
     ) -> None:
         """Make a refiner with a loop of its own.
 
@@ -68,6 +69,7 @@ class CudaRefiner:
             slots: Refinements that are stepped together, at most.
             plugin_number: Names the plugin in the records.
             now_ns: Monotonic time, as the loop knows it.
+            memory: Where what streams leave counts.
 
         Raises:
             ConfigError: The sizes make no sense together, or the ring is too small.
@@ -90,7 +92,7 @@ class CudaRefiner:
         self._free = list(range(self.capacity))
         self._jobs: dict[int, Job] = {}
         self._budgets_us: dict[int, float] = {}
-        self._streams: Streams[Carried] = Streams(KEPT_STREAMS)
+        self._streams: Kept[Carried] = Kept(KEPT_STREAMS, memory)
         #: The first state of each row that belongs to a stream.
         self._firsts: dict[int, Float32] = {}
         self._now_ns = now_ns
@@ -365,7 +367,7 @@ class CudaRefiner:
         self._loop.wait_copies()
         for state, row in zip(best, rows, strict=True):
             left = Carried(self._firsts[row], state.astype(np.float32))
-            self._streams.keep(self._jobs[row].stream_id, left)
+            self._streams.keep(self._jobs[row].stream_id, left, 2 * left.z.nbytes)
         answers = answers_each(self._plugin, best, [self._jobs[row].x0 for row in rows])
         now_ns = self._now_ns()
         self.decode_time.add(now_ns - start_ns, now_ns, size=largest(self._jobs[row] for row in rows))

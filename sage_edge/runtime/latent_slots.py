@@ -13,9 +13,9 @@ from sage_edge.irp import Answer
 from sage_edge.irp.engine import Float32
 from sage_edge.irp.guard import answer_of, calling
 from sage_edge.irp.latent import Begun, Carried, LatentPlugin, Start, advance_of, begin
+from sage_edge.memory import UNBOUNDED, Account, Kept
 from sage_edge.runtime.refiner import Job
 from sage_edge.runtime.slots import First, Restored, Stepped
-from sage_edge.runtime.streams import Streams
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -34,11 +34,20 @@ class LatentSlots:
         capacity: Slots.
         threads: Threads of the kernel.
         history: Earlier states kept of each slot beside the best one, for rewinding.
+        memory: Where what streams leave counts.
     """
 
     left_behind, apart_since_ns = 0, None
 
-    def __init__(self, plugin: LatentPlugin, *, capacity: int, threads: int, history: int = 0) -> None:
+    def __init__(
+        self,
+        plugin: LatentPlugin,
+        *,
+        capacity: int,
+        threads: int,
+        history: int = 0,
+        memory: Account = UNBOUNDED,
+    ) -> None:
         self.capacity = capacity
         self.can_rewind = plugin.can_rewind
         self._plugin = plugin
@@ -55,7 +64,7 @@ class LatentSlots:
         self._past = np.zeros((history, *shape), np.float32)
         self._past_E = np.full((history, capacity), np.inf)
         self._ticks = 0
-        self._streams: Streams[Carried] = Streams(KEPT_STREAMS)
+        self._streams: Kept[Carried] = Kept(KEPT_STREAMS, memory)
         self._jobs: list[Job | None] = [None] * capacity
 
     @property
@@ -177,7 +186,7 @@ class LatentSlots:
         job = self._jobs[slot]
         if job is not None and job.stream_id is not None:
             best = self._best_of(slot, is_current).copy()
-            self._streams.keep(job.stream_id, Carried(self._firsts[slot].copy(), best))
+            self._streams.keep(job.stream_id, Carried(self._firsts[slot].copy(), best), 2 * best.nbytes)
 
     def _best_of(self, slot: int, is_current: bool) -> Float32:
         best: Float32 = (self._z if is_current else self._best)[slot]
@@ -198,9 +207,9 @@ class LatentSlots:
         self._jobs[last] = None
 
 
-def start_of(job: Job, streams: Streams[Carried]) -> Start:
+def start_of(job: Job, streams: Kept[Carried]) -> Start:
     """A job before its first state; a noisy one begins at its noise."""
-    return Start(job.x0, job.seed, None if job.seed is not None else streams.last(job.stream_id))
+    return Start(job.x0, job.seed, None if job.seed is not None else streams.get(job.stream_id))
 
 
 def begin_each(plugin: LatentPlugin, starts: Sequence[Start]) -> list[Begun | SageError]:

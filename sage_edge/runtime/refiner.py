@@ -55,6 +55,7 @@ class Job:
         seed: Of the noise to start from; None starts from the plugin's own first state.
         stream_id: The stream whose last answer it may start from, if any.
         size: How large ``x0`` is, in the plugin's own unit.
+        needed_bytes: Memory that it takes until its answer, where that is known.
     """
 
     run_id: int
@@ -66,6 +67,7 @@ class Job:
     seed: int | None = None
     stream_id: str | None = None
     size: float = 1.0
+    needed_bytes: int = 0
 
 
 class Finished(NamedTuple):

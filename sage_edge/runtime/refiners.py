@@ -10,6 +10,7 @@ from sage_edge.config import Settings
 from sage_edge.irp import IRPPlugin, LatentPlugin
 from sage_edge.irp.guard import example_of, size_of
 from sage_edge.irp.latent import overridden
+from sage_edge.memory import UNBOUNDED, Account
 from sage_edge.runtime.cpu_refiner import CpuRefiner
 from sage_edge.runtime.cuda_refiner import CudaRefiner
 from sage_edge.runtime.device_loop import DeviceLoops, DeviceProgram
@@ -59,6 +60,7 @@ def open_slots(
     history: int,
     annotate: Annotate = lambda *_: None,
     long_step_ns: int = LONG_STEP_NS,
+    memory: Account = UNBOUNDED,
 ) -> SlotStates:
     """Slots on the host: latents stepped together, or states one by one.
 
@@ -69,11 +71,17 @@ def open_slots(
         history: Earlier states kept of each slot beside the best one, for rewinding.
         annotate: Told of what the plugin adds to its telemetry.
         long_step_ns: A state's step that lasts longer is taken on a thread of its own.
+        memory: Where what streams leave counts.
     """
     if isinstance(plugin, LatentPlugin) and not overridden(plugin):
-        return LatentSlots(plugin, capacity=capacity, threads=threads, history=history)
+        return LatentSlots(plugin, capacity=capacity, threads=threads, history=history, memory=memory)
     return StateSlots(
-        plugin, capacity=capacity, history=history, annotate=annotate, long_step_ns=long_step_ns
+        plugin,
+        capacity=capacity,
+        history=history,
+        annotate=annotate,
+        long_step_ns=long_step_ns,
+        memory=memory,
     )
 
 
@@ -87,6 +95,7 @@ def open_refiner(
     plugin_number: int,
     now_ns: Callable[[], int],
     annotate: Annotate = lambda *_: None,
+    memory: Account = UNBOUNDED,
 ) -> Refiner:
     """The refiner of a plugin.
 
@@ -97,7 +106,13 @@ def open_refiner(
     """
     if choice.program is not None:
         return CudaRefiner(
-            choice.program, loops, ring, slots=settings.slots, plugin_number=plugin_number, now_ns=now_ns
+            choice.program,
+            loops,
+            ring,
+            slots=settings.slots,
+            plugin_number=plugin_number,
+            now_ns=now_ns,
+            memory=memory,
         )
     states = open_slots(
         plugin,
@@ -105,6 +120,7 @@ def open_refiner(
         threads=settings.thread_count,
         history=settings.history_states,
         annotate=annotate,
+        memory=memory,
     )
     return CpuRefiner(
         states,

@@ -18,10 +18,10 @@ from sage_edge.irp import Answer, IRPPlugin, IRPState, TaskContext
 from sage_edge.irp.extras import extras_of
 from sage_edge.irp.guard import answer_of, calling, failure, number_of, reason_of, state_of
 from sage_edge.irp.latent import differs, is_overridden
+from sage_edge.memory import UNBOUNDED, Account, Kept, bytes_of
 from sage_edge.runtime.estimate import bucket_of
 from sage_edge.runtime.refiner import Job
 from sage_edge.runtime.slots import Annotate, First, Restored, Stepped
-from sage_edge.runtime.streams import Streams
 
 #: Streams whose last two states are kept.
 KEPT_STREAMS = 1024
@@ -111,6 +111,7 @@ class StateSlots:
         history: Earlier states kept of each slot beside the best one, for rewinding.
         annotate: Told of what ``emit_telemetry`` adds, before the state's record is published.
         long_step_ns: Somebody would wait for a step that takes longer.
+        memory: Where what streams leave counts: each as what its request needed.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class StateSlots:
         history: int,
         annotate: Annotate,
         long_step_ns: int = LONG_STEP_NS,
+        memory: Account = UNBOUNDED,
     ) -> None:
         self.capacity = capacity
         self.can_rewind = plugin.can_rewind
@@ -129,7 +131,7 @@ class StateSlots:
         self._annotate = annotate
         self._long_step_ns = long_step_ns
         self._rows: list[_Row] = []
-        self._streams: Streams[_Left] = Streams(KEPT_STREAMS)
+        self._streams: Kept[_Left] = Kept(KEPT_STREAMS, memory)
         self._decides = is_overridden(plugin, "halt")
         self._reports = is_overridden(plugin, "emit_telemetry")
         # Not ``is_overridden``: what a LatentPlugin derives counts here.
@@ -185,7 +187,7 @@ class StateSlots:
 
     def _begin(self, job: Job, call: _Call) -> _Row:
         plugin, name = self._plugin, self._plugin.name
-        context = TaskContext(job.stream_id, *(self._streams.last(job.stream_id) or (None, None)))
+        context = TaskContext(job.stream_id, *(self._streams.get(job.stream_id) or (None, None)))
         call.method = "init_state"
         state = state_of(plugin.init_state(job.x0, context), name, call.method, 0)
         if job.seed is not None:
@@ -335,7 +337,9 @@ class StateSlots:
     def leave(self, slot: int, is_current: bool) -> None:
         """Keep the state that answered and the last one for the stream, if there is one."""
         row = self._rows[slot]
-        self._streams.keep(row.job.stream_id, _Left(self._best_of(slot, is_current), row.state))
+        left = _Left(self._best_of(slot, is_current), row.state)
+        size = row.job.needed_bytes or sum(bytes_of(state.x) for state in left)
+        self._streams.keep(row.job.stream_id, left, size)
 
     def _best_of(self, slot: int, is_current: bool) -> IRPState:
         row = self._rows[slot]

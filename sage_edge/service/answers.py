@@ -17,9 +17,11 @@ from sage_edge.errors import (
     EngineError,
     NotAcceptableError,
     ParameterError,
+    SageError,
     SupersededError,
     UnknownRequestError,
 )
+from sage_edge.memory import Reservation
 from sage_edge.orchestrator import Entry, Result, Ticket
 from sage_edge.service import openapi
 from sage_edge.service.access import key_of
@@ -88,20 +90,33 @@ async def give_up(request: Request, request_id: _RequestId) -> Response:
     return Response(status_code=204)
 
 
-def keep_for_later(context: Context, entry: Entry, start_ns: int, owner: str) -> Ticket:
+def keep_for_later(context: Context, entry: Entry, start_ns: int, owner: str, held: Reservation) -> Ticket:
     """Queue an input whose answer is fetched by the request's id, with the key that it was posted with.
+
+    Args:
+        context: Of the service.
+        entry: The input.
+        start_ns: When the request arrived.
+        owner: The key's name.
+        held: What it takes until its answer; taken over.
 
     Raises:
         ParameterError: The id is in use, or cannot stand in a path.
-        CapacityError: Too many requests run for later answers.
+        CapacityError: Too many requests run for later answers, or there is no room to keep the answer.
         SageError: It is refused as any other.
     """
     request_id = entry.request_id or ""
     if "/" in request_id or request_id in (".", ".."):
         raise ParameterError(f"X-Request-Id: expected a name that can end a path, got {request_id!r}")
-    context.hrm.requests.check(request_id, owner)
-    ticket = context.submit(entry, start_ns)
-    context.hrm.requests.keep(ticket, owner)
+    room = context.hrm.requests.check(request_id, entry.needed_bytes, owner)
+    try:
+        ticket = context.submit(entry, start_ns)
+    except SageError:
+        room.release()
+        raise
+    until_answered = held.move()
+    ticket.future.add_done_callback(lambda _: until_answered.release())
+    context.hrm.requests.keep(ticket, room, owner)
     return ticket
 
 

@@ -25,6 +25,7 @@ from sage_edge.errors import (
     SageError,
 )
 from sage_edge.inputs import JSON_TYPE, OCTETS_TYPE, InputKind, Limits, Part, parse_json, written_shape
+from sage_edge.memory import Reservation, parsed_bytes
 from sage_edge.messages import named, shown
 
 T = TypeVar("T")
@@ -39,6 +40,9 @@ PLACE_FIELDS = ("priority", "stream_id", "keep")
 _UNNAMED_TYPES = ("", "application/x-www-form-urlencoded")
 #: Most options beside the input in a form.
 _MOST_FIELDS = 16
+#: How often a body is in memory: in pieces and joined; and what forms and JSON copy out of it, of JSON with
+#: characters that are not Latin too, one of which widens all.
+_JOINED, _COPIED, _WIDENED = 2, 3, 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,27 +101,36 @@ def naming_member(number: int) -> Iterator[None]:
         raise
 
 
-async def read_body(request: Request, kind: InputKind, max_bytes: int) -> Parse[Body]:
+async def read_body(request: Request, kind: InputKind, max_bytes: int, room: Reservation) -> Parse[Body]:
     """Read a request's body, whatever its type.
+
+    Args:
+        request: Whose.
+        kind: What its plugin takes.
+        max_bytes: Its largest length.
+        room: Grows by what the body takes, before it does.
 
     Raises:
         FrameTooLargeError: It is longer than ``max_bytes``.
         MediaTypeError: Its type is none that holds an input of the kind.
         FrameError: It is no form; or, when it is parsed, it is empty, or without such an input.
         CancelledRequestError: The caller went away while sending it.
+        MemoryFullError: There is no room for it.
     """
     media_type = _media_type(request, (*kind.media_types, FORM_TYPE, JSON_TYPE), _UNNAMED_TYPES)
     if media_type == FORM_TYPE:
-        form = await _form(request, max_bytes, max_files=1, max_fields=_MOST_FIELDS)
+        form = await _form(request, max_bytes, room, max_files=1, max_fields=_MOST_FIELDS)
         return partial(_from_form, kind, form)
     shape, dtype = request.headers.get(SHAPE_HEADER), request.headers.get(DTYPE_HEADER)
     is_tensor = media_type not in kind.media_types or media_type == OCTETS_TYPE
     described = (media_type, shape, dtype) if is_tensor else (media_type,)
-    return partial(_from_body, kind, await _pieces(request, max_bytes), *described)
+    return partial(_from_body, kind, await _pieces(request, max_bytes, room), *described)
 
 
-async def read_scene(request: Request, kind_of: KindOf, max_bytes: int) -> Parse[SceneBody]:
-    """Read the members of a scene, from a form or a JSON document.
+async def read_scene(
+    request: Request, kind_of: KindOf, max_bytes: int, room: Reservation
+) -> Parse[SceneBody]:
+    """Read the members of a scene, from a form or a JSON document; the arguments are those of ``read_body``.
 
     Raises:
         FrameTooLargeError: All of it is longer than ``max_bytes``.
@@ -127,14 +140,14 @@ async def read_scene(request: Request, kind_of: KindOf, max_bytes: int) -> Parse
         CancelledRequestError: The caller went away while sending it.
     """
     if _media_type(request, (FORM_TYPE, JSON_TYPE)) == FORM_TYPE:
-        form = await _form(request, max_bytes, max_files=MOST_MEMBERS, max_fields=MOST_MEMBERS + 1)
+        form = await _form(request, max_bytes, room, max_files=MOST_MEMBERS, max_fields=MOST_MEMBERS + 1)
         return partial(_scene_from_form, kind_of, form)
-    pieces = await _pieces(request, max_bytes)
+    pieces = await _pieces(request, max_bytes, room)
     return lambda: _scene_from_document(kind_of, parse_json(b"".join(pieces), "body"))
 
 
-async def read_document(request: Request, max_bytes: int) -> Parse[Any]:
-    """Read a JSON document.
+async def read_document(request: Request, max_bytes: int, room: Reservation) -> Parse[Any]:
+    """Read a JSON document; the arguments are those of ``read_body``.
 
     Raises:
         FrameTooLargeError: It is longer than ``max_bytes``.
@@ -143,7 +156,7 @@ async def read_document(request: Request, max_bytes: int) -> Parse[Any]:
         CancelledRequestError: The caller went away while sending it.
     """
     _media_type(request, (JSON_TYPE,))
-    pieces = await _pieces(request, max_bytes)
+    pieces = await _pieces(request, max_bytes, room)
     return lambda: parse_json(b"".join(pieces), "body", InputError)
 
 
@@ -160,23 +173,42 @@ def _bare(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def _limited(request: Request, max_bytes: int) -> Request:
-    """The same request, which stops reading at the limit instead of behind it.
+def _limited(request: Request, max_bytes: int, room: Reservation) -> Request:
+    """The same request, which stops reading at the limit, or where there is no room, instead of behind it.
+
+    A length that is declared is reserved at once. What may be JSON counts as what it will be parsed to.
 
     The fields of a form are decoded as Latin-1 here, whatever its type says: that keeps every byte of them.
 
     Raises:
         FrameTooLargeError: The body says that it is longer.
         MediaTypeError: The body is compressed.
+        MemoryFullError: There is no room for what it says.
     """
-    seen = 0
+    seen = reserved = 0
+    is_form = _bare(request.headers.get("content-type", "")) == FORM_TYPE
+    copies = _COPIED if is_form or _bare(request.headers.get("content-type", "")) == JSON_TYPE else 0
+
+    def reserve(length: int) -> None:
+        nonlocal reserved
+        room.grow(max(0, length - reserved) * _JOINED)
+        reserved = max(reserved, length)
 
     async def receive() -> Message:
-        nonlocal seen
+        nonlocal seen, copies
         message = await request.receive()
-        seen += len(message.get("body", b""))
+        piece = message.get("body", b"")
+        if seen == 0 and piece[:64].lstrip().startswith((b"{", b"[")):
+            copies = _COPIED
+        if copies == _COPIED and not is_form and (not piece.isascii() or b"\\u" in piece):
+            room.grow((_WIDENED - _COPIED) * seen)
+            copies = _WIDENED
+        seen += len(piece)
         if seen > max_bytes:
             raise FrameTooLargeError(f"body: expected at most {max_bytes} bytes, got more")
+        reserve(seen)
+        if copies:
+            room.grow(copies * len(piece) + parsed_bytes(piece))
         return message
 
     coding = request.headers.get("content-encoding", "identity")
@@ -187,6 +219,8 @@ def _limited(request: Request, max_bytes: int) -> Request:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise FrameTooLargeError(f"body: expected at most {max_bytes} bytes, got {declared}")
+    if declared.isdecimal():
+        reserve(int(declared))
     headers = [
         (name, value + b"; charset=latin-1" if name == b"content-type" else value)
         for name, value in request.scope["headers"]
@@ -194,20 +228,20 @@ def _limited(request: Request, max_bytes: int) -> Request:
     return Request({**request.scope, "headers": headers}, receive)
 
 
-async def _pieces(request: Request, max_bytes: int) -> list[bytes]:
+async def _pieces(request: Request, max_bytes: int, room: Reservation) -> list[bytes]:
     """A body as it came: to join its pieces takes its time as well."""
     try:
-        return [piece async for piece in _limited(request, max_bytes).stream()]
+        return [piece async for piece in _limited(request, max_bytes, room).stream()]
     except ClientDisconnect as exc:
         raise _gone() from exc
 
 
 async def _form(
-    request: Request, max_bytes: int, *, max_files: int, max_fields: int
+    request: Request, max_bytes: int, room: Reservation, *, max_files: int, max_fields: int
 ) -> list[tuple[str, Part]]:
     """The parts of a form in order, each by its name: those that came as files, and those that did not."""
     try:
-        form = await _limited(request, max_bytes).form(
+        form = await _limited(request, max_bytes, room).form(
             max_files=max_files, max_fields=max_fields, max_part_size=max_bytes
         )
     except ClientDisconnect as exc:

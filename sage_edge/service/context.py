@@ -14,13 +14,15 @@ from fastapi import Request
 
 from sage_edge.clock import Clock
 from sage_edge.config import Settings
-from sage_edge.errors import CapacityError, DeadlineError
+from sage_edge.errors import CapacityError, DeadlineError, MemoryFullError
 from sage_edge.inputs import InputKind, Limits
+from sage_edge.memory import Reservation
 from sage_edge.orchestrator import HRM, Budget, Entry, Result, Scene, Ticket
 from sage_edge.runtime import Estimate, SizedEstimate
 from sage_edge.service.access import caller_of
 from sage_edge.service.arrivals import Arrivals
 from sage_edge.service.bodies import Body
+from sage_edge.service.sse import READER_BYTES, Listener
 
 #: Threads that decode and encode for one plugin: so many slow inputs at a time leave the others waiting.
 _THREADS = 4
@@ -37,10 +39,12 @@ class Prepared(NamedTuple):
     Attributes:
         x0: What the plugin's ``prepare`` returned.
         damage: What of it was damaged; empty for none.
+        needed_bytes: What it takes until its answer.
     """
 
     x0: Any
     damage: str
+    needed_bytes: int
 
 
 @dataclass(slots=True)
@@ -76,8 +80,11 @@ class Context:
         return "ready" if self.hrm.is_serving else "failed"
 
     @contextmanager
-    def reading(self, request: Request) -> Iterator[None]:
-        """Around a body that is read and decoded: bounds how many are in memory before they can queue.
+    def reading(self, request: Request) -> Iterator[Reservation]:
+        """Around a body that is read and decoded: bounds how many, and how much of them, can be on their way.
+
+        Returns:
+            The memory that the body takes.
 
         Raises:
             CapacityError: As many are read already as may wait, and none that is on its way makes way.
@@ -88,9 +95,26 @@ class Context:
             raise CapacityError(f"{most} requests are arriving already; try again later")
         self._reading += 1
         try:
-            yield
+            with self.hrm.memory["bodies"].reserve() as room:
+                yield room
+        except MemoryFullError as exc:
+            self.hrm.telemetry.metrics.request_shed(exc.code)
+            raise
         finally:
             self._reading -= 1
+
+    def listen(self, *, request_id: str | None = None, after: int | None = None) -> Listener:
+        """A reader of the telemetry, on the event loop; as Listener.
+
+        Raises:
+            MemoryFullError: There are too many already.
+        """
+        room = self.hrm.memory["events"].reserve(READER_BYTES)
+        return Listener(self.hrm.telemetry.hub, room, request_id=request_id, after=after)
+
+    def holding(self) -> Reservation:
+        """The memory of a request from its decoding to its answer, held until the end of a ``with``."""
+        return self.hrm.memory["requests"].reserve()
 
     async def in_time(self, request: Request, body: Awaitable[T]) -> T:
         """The body of a request that is being read, or an end to waiting for it; as ``Arrivals.take``."""
@@ -104,18 +128,26 @@ class Context:
         """
         return self.hrm.require(plugin).takes
 
-    def prepare(self, plugin: str, body: Body) -> Prepared:
+    def prepare(self, plugin: str, body: Body, held: Reservation) -> Prepared:
         """Decode a body and make it what the plugin's slots load. Takes its time: not for the event loop.
+
+        Args:
+            plugin: The plugin's name.
+            body: Its input.
+            held: Grows by what the request takes until its answer, before that is taken.
 
         Raises:
             InputError: The plugin cannot use it.
+            MemoryFullError: There is no room for it.
         """
         settings = self.settings
         damage: list[str] = []
-        limits = Limits(
-            max_pixels=settings.max_frame_pixels, max_bytes=settings.max_body_bytes, note=damage.append
-        )
-        return Prepared(self.hrm.prepare(plugin, body.decode(limits)), "; ".join(damage))
+        with self.hrm.memory["decoding"].reserve() as room:
+            limits = Limits(settings.max_frame_pixels, settings.max_body_bytes, damage.append, room.grow)
+            decoded = body.decode(limits)
+            needed = self.hrm.needed_bytes(plugin, decoded)
+            held.grow(needed)
+            return Prepared(self.hrm.prepare(plugin, decoded), "; ".join(damage), needed)
 
     def submit(self, entry: Entry, start_ns: int) -> Ticket:
         """Queue one input.
@@ -139,6 +171,7 @@ class Context:
                 stream_id=entry.stream_id,
                 keeps_latest=entry.keeps_latest,
                 damage=entry.damage,
+                needed_bytes=entry.needed_bytes,
             )
         self._learn_later(ticket)
         return ticket
@@ -199,11 +232,12 @@ class Context:
 
     def _learn_later(self, ticket: Ticket) -> None:
         """From its refusal, should it wait for a slot in vain."""
+        plugin, size = ticket.plugin, ticket.size  # a future that knew its ticket would outlive the request
 
         def look(future: Future[Result]) -> None:
             error = future.exception()
             if isinstance(error, DeadlineError):
-                self._deny(ticket.plugin, ticket.size, error)
+                self._deny(plugin, size, error)
 
         ticket.future.add_done_callback(look)
 

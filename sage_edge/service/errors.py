@@ -33,6 +33,7 @@ STATUS: dict[type[errors.SageError], int] = {
     errors.NotAcceptableError: 406,
     errors.UnknownPluginError: 404,
     errors.CapacityError: 429,
+    errors.MemoryFullError: 429,
     errors.BudgetError: 429,
     errors.LedgerError: 500,
     errors.SupersededError: 409,

@@ -357,6 +357,14 @@ class Ledger(BaseModel):
     scenes: int = Field(ge=0, description="Those that hold some of it; a single request is one too.")
 
 
+class Memory(BaseModel):
+    """What requests hold of one account of memory."""
+
+    used_bytes: _Count
+    limit_bytes: _Count
+    refused: int = Field(ge=0, description="How often there was no room.")
+
+
 class Loop(BaseModel):
     """Where a plugin's steps run."""
 
@@ -420,6 +428,7 @@ class Status(BaseModel):
             "prices": {"vision": {"power_w": 15.0, "source": "declared"}},
             "allocation": "greedy",
             "ledger": _LEDGER,
+            "memory": {"bodies": {"used_bytes": 0, "limit_bytes": 218_000_000, "refused": 0}},
             "plugins": {"vision": _LANE},
             "telemetry": {"published": 5, "lost_mailbox": 0},
         }
@@ -433,6 +442,7 @@ class Status(BaseModel):
     prices: dict[str, Price]
     allocation: Policy
     ledger: Ledger
+    memory: dict[str, Memory]
     plugins: dict[str, ServedPlugin]
     telemetry: dict[str, int] = Field(description="Records published, and lost at each stage.")
 

@@ -79,8 +79,8 @@ class PlaceFields(BaseModel):
 class RequestFields(PlaceFields, BudgetFields):
     """All options of a refinement."""
 
-    def entry(self, plugin: str, prepared: Any, damage: str = "") -> Entry:
-        """A prepared input under these options.
+    def entry(self, plugin: str, prepared: Any, damage: str = "", needed_bytes: int = 0) -> Entry:
+        """A prepared input, what of it is damaged and the memory that it takes, under these options.
 
         Raises:
             ParameterError: ``keep`` stands without a stream.
@@ -102,6 +102,7 @@ class RequestFields(PlaceFields, BudgetFields):
             stream_id=self.stream_id,
             keeps_latest=self.keep is not None,
             damage=damage,
+            needed_bytes=needed_bytes,
         )
 
 

@@ -32,8 +32,9 @@ async def report_quality(request: Request) -> JSONResponse:
     Trust is never updated from convergence alone: this is the only way.
     """
     context = context_of(request)
-    with context.reading(request):
-        parse = await context.in_time(request, read_document(request, context.settings.max_body_bytes))
+    most = context.settings.max_body_bytes
+    with context.reading(request) as room:
+        parse = await context.in_time(request, read_document(request, most, room))
         return JSONResponse(await context.run("quality", _report, context, parse))
 
 

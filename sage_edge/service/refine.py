@@ -12,6 +12,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from sage_edge.errors import SageError
+from sage_edge.memory import Reservation
 from sage_edge.orchestrator import LARGEST_BUDGET, Entry, Result, Ticket
 from sage_edge.results import describe
 from sage_edge.service import openapi, sse
@@ -67,34 +68,38 @@ async def refine(
     media_type = choose_type(",".join(request.headers.getlist("accept")))
     wishes = preferences_of(request.headers.getlist("prefer"))
     kind = context.kind_of(plugin)
-    with context.reading(request):
-        parse = await context.in_time(request, read_body(request, kind, context.settings.max_body_bytes))
-        fields = {**fields_of_headers(request.headers), **query.model_dump(exclude_none=True)}
-        entry = await context.run(plugin, _entry, context, plugin, parse, fields)
-    entry = replace(entry, request_id=request_id_of(request))
-    if media_type == SSE_TYPE:
-        return _stream(context, entry, wishes, start_ns)
-    if wishes.is_async:
-        ticket = keep_for_later(context, entry, start_ns, key_of(request.scope))
-        if not wishes.wait_s or not await has_ended_within(ticket, wishes.wait_s):
-            return accepted(ticket, wishes)
-    else:
-        ticket = context.submit(_due(entry, wishes), start_ns)
-        await wait_for_end(request, [ticket])
-    result = ticket.future.result()
-    answered_ns = start_ns + int((result.queue_ms + result.refine_ms) * 1e6)
-    response = await context.run(plugin, reply, result, media_type, context.since_ms(start_ns))
+    most = context.settings.max_body_bytes
+    with context.holding() as held:
+        with context.reading(request) as room:
+            parse = await context.in_time(request, read_body(request, kind, most, room))
+            fields = {**fields_of_headers(request.headers), **query.model_dump(exclude_none=True)}
+            entry = await context.run(plugin, _entry, context, plugin, parse, fields, held)
+        entry = replace(entry, request_id=request_id_of(request))
+        if media_type == SSE_TYPE:
+            return _stream(context, entry, wishes, start_ns, held)
+        if wishes.is_async:
+            ticket = keep_for_later(context, entry, start_ns, key_of(request.scope), held)
+            if not wishes.wait_s or not await has_ended_within(ticket, wishes.wait_s):
+                return accepted(ticket, wishes)
+        else:
+            ticket = context.submit(_due(entry, wishes), start_ns)
+            await wait_for_end(request, [ticket])
+        result = ticket.future.result()
+        answered_ns = start_ns + int((result.queue_ms + result.refine_ms) * 1e6)
+        response = await context.run(plugin, reply, result, media_type, context.since_ms(start_ns))
     context.learn_reply(ticket, answered_ns)
     _log(ticket, result, context.since_ms(start_ns))
     response.headers.update(_applied(wishes))
     return response
 
 
-def _entry(context: Context, plugin: str, parse: Parse[Body], fields: Mapping[str, Any]) -> Entry:
+def _entry(
+    context: Context, plugin: str, parse: Parse[Body], fields: Mapping[str, Any], held: Reservation
+) -> Entry:
     """A body's input under its options, over which those of query and headers win."""
     body = parse()
     options = read(RequestFields, {**body.fields, **fields})
-    return options.entry(plugin, *context.prepare(plugin, body))
+    return options.entry(plugin, *context.prepare(plugin, body, held))
 
 
 def _due(entry: Entry, wishes: Preferences) -> Entry:
@@ -109,19 +114,23 @@ def _applied(wishes: Preferences) -> dict[str, str]:
     return {"Preference-Applied": wishes.wait_field} if wishes.wait_s else {}
 
 
-def _stream(context: Context, entry: Entry, wishes: Preferences, start_ns: int) -> Response:
-    listener = Listener(context.hrm.telemetry.hub, entry.request_id)
+def _stream(
+    context: Context, entry: Entry, wishes: Preferences, start_ns: int, held: Reservation
+) -> Response:
+    listener = context.listen(request_id=entry.request_id)
     try:
         ticket = context.submit(_due(entry, wishes), start_ns)
     except SageError:
         listener.close()
         raise
     headers = {"Cache-Control": "no-store", **_applied(wishes)}
-    events = sse.kept_alive(_events(context, listener, ticket), sse.HEARTBEAT_S)
+    events = sse.kept_alive(_events(context, listener, ticket, held.move()), sse.HEARTBEAT_S)
     return StreamingResponse(events, media_type=SSE_TYPE, headers=headers)
 
 
-async def _events(context: Context, listener: Listener, ticket: Ticket) -> AsyncGenerator[bytes, None]:
+async def _events(
+    context: Context, listener: Listener, ticket: Ticket, held: Reservation
+) -> AsyncGenerator[bytes, None]:
     """One event for each step as it happens, then the result; a caller that goes away ends the run."""
     answer = asyncio.wrap_future(ticket.future)
     try:
@@ -137,6 +146,7 @@ async def _events(context: Context, listener: Listener, ticket: Ticket) -> Async
         ticket.cancel()
         answer.cancel()
         listener.close()
+        held.release()
 
 
 def _log(ticket: Ticket, result: Result, total_ms: float) -> None:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from sage_edge.errors import SageError, SupersededError
 from sage_edge.inputs import JSON_TYPE
+from sage_edge.memory import Reservation
 from sage_edge.orchestrator import Budget, Entry, Scene, Ticket
 from sage_edge.results import describe, finite
 from sage_edge.service import openapi
@@ -44,17 +45,17 @@ async def refine_scene(request: Request, query: Annotated[SceneFields, Query()])
     context = context_of(request)
     start_ns = context.clock.monotonic_ns()
     choose_type(",".join(request.headers.getlist("accept")), [JSON_TYPE])
-    with context.reading(request):
-        parse = await context.in_time(
-            request, read_scene(request, context.kind_of, context.settings.max_body_bytes)
-        )
-        shared, entries = await context.run(
-            "scenes", _entries, context, parse, query.model_dump(exclude_none=True)
-        )
-    budget = Budget(atp=shared.atp, deadline_ms=shared.deadline_ms)
-    scene, tickets = context.submit_scene(entries, budget, shared.policy, start_ns)
-    await wait_for_end(request, tickets)
-    described = await context.run("scenes", _describe, scene, tickets, start_ns, context.since_ms(start_ns))
+    most = context.settings.max_body_bytes
+    with context.holding() as held:
+        with context.reading(request) as room:
+            parse = await context.in_time(request, read_scene(request, context.kind_of, most, room))
+            fields = query.model_dump(exclude_none=True)
+            shared, entries = await context.run("scenes", _entries, context, parse, fields, held)
+        budget = Budget(atp=shared.atp, deadline_ms=shared.deadline_ms)
+        scene, tickets = context.submit_scene(entries, budget, shared.policy, start_ns)
+        await wait_for_end(request, tickets)
+        total_ms = context.since_ms(start_ns)
+        described = await context.run("scenes", _describe, scene, tickets, start_ns, total_ms)
     log.info(
         "scene_id=%s members=%d policy=%s global_halt=%s H=%.6g total_ms=%.2f",
         scene.scene_id,
@@ -68,7 +69,7 @@ async def refine_scene(request: Request, query: Annotated[SceneFields, Query()])
 
 
 def _entries(
-    context: Context, parse: Parse[SceneBody], fields: Mapping[str, Any]
+    context: Context, parse: Parse[SceneBody], fields: Mapping[str, Any], held: Reservation
 ) -> tuple[SceneFields, list[Entry]]:
     """What a body's members share, over which the query wins, and each of them."""
     body = parse()
@@ -77,7 +78,7 @@ def _entries(
     for number, (plugin, member) in enumerate(body.members):
         with naming_member(number):
             options = read(RequestFields, member.fields)
-            entries.append(options.entry(plugin, *context.prepare(plugin, member)))
+            entries.append(options.entry(plugin, *context.prepare(plugin, member, held)))
     return shared, entries
 
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from sage_edge.config import Settings
 from sage_edge.errors import ConfigError
+from sage_edge.memory import return_large_blocks
 from sage_edge.orchestrator import open_hrm
 from sage_edge.service.app import create_app
 from sage_edge.service.context import Context
@@ -50,6 +51,7 @@ def serve(settings: Settings) -> None:
         ConfigError: The address cannot be listened on, or a setting is unusable.
         EngineError: An engine file is missing or broken.
     """
+    return_large_blocks()
     listener = _listen(settings.host, settings.port)
     if not build_missing_engines(settings, listener):
         log.info("stopped")

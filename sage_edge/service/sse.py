@@ -7,11 +7,14 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+from sage_edge.memory import Reservation
 from sage_edge.orchestrator import Result
 from sage_edge.telemetry import Hub, Record, Sealed
 
-#: Records that a slow listener may be behind before the oldest are dropped for it.
-BACKLOG = 4096
+#: Records that a listener is given at once.
+PAGE = 64
+#: Memory of these and of its connection.
+READER_BYTES = 256 << 10
 #: Seconds without an event after which a comment is sent, as the HTML standard advises (section 9.2.7):
 #: proxies close what is silent, and a reader that has gone is noticed by it.
 HEARTBEAT_S = 15.0
@@ -51,35 +54,61 @@ async def kept_alive(
 
 
 class Listener:
-    """A subscription to the hub, read from the event loop.
+    """A reader of the hub, on the event loop: a place in it, so that who reads slowly holds nothing up.
 
-    Owns: its subscription, from construction until ``close``. Create it on a running loop.
+    What has left the hub before it was read counts as dropped.
+
+    Owns: its subscription and its room, from construction until ``close``. Create it on a running loop.
     """
 
-    def __init__(self, hub: Hub, request_id: str | None = None) -> None:
+    def __init__(
+        self, hub: Hub, room: Reservation, *, request_id: str | None = None, after: int | None = None
+    ) -> None:
+        """Begin to read.
+
+        Args:
+            hub: What is read.
+            room: Memory for it.
+            request_id: Whose steps; None for every record.
+            after: The record behind which to begin; None: only what comes from now on.
+        """
+        self._hub = hub
+        self._room = room
+        self._request_id = request_id
         self._loop = asyncio.get_running_loop()
-        self._batches: asyncio.Queue[list[Record] | None] = asyncio.Queue()
-        self._waiting = 0
+        self._news = asyncio.Event()
+        self._is_over = False
+        self._seen = hub.newest if after is None else after
         self.dropped = 0
-        self.close = hub.subscribe(self._receive, request_id)
+        self._unsubscribe = hub.subscribe(self._receive, request_id)
+
+    def close(self) -> None:
+        """Read no more; it may be called more than once."""
+        self._unsubscribe()
+        self._room.release()
 
     def _receive(self, records: list[Record] | None) -> None:
         """On the drain's thread."""
-        self._loop.call_soon_threadsafe(self._put, records)
+        self._loop.call_soon_threadsafe(self._note, records is None)
 
-    def _put(self, records: list[Record] | None) -> None:
-        self._batches.put_nowait(records)
-        self._waiting += len(records or ())
-        while self._waiting > BACKLOG:
-            dropped = self._batches.get_nowait()
-            self._waiting -= len(dropped or ())
-            self.dropped += len(dropped or ())
+    def _note(self, is_over: bool) -> None:
+        self._is_over = self._is_over or is_over
+        self._news.set()
 
     async def next(self) -> list[Record] | None:
-        """The next records; None when the hub has closed."""
-        batch = await self._batches.get()
-        self._waiting -= len(batch or ())
-        return batch
+        """The next records, a page of them at most; None when the hub has closed."""
+        while True:
+            self._news.clear()
+            records, missed = self._hub.after(self._seen, PAGE)
+            self.dropped += missed
+            if records:
+                self._seen = records[-1]["seq"]
+                if wanted := [r for r in records if self._request_id in (None, r.get("request_id"))]:
+                    return wanted
+            elif self._is_over:
+                return None
+            else:
+                await self._news.wait()
 
 
 async def records_of_run(

@@ -55,6 +55,7 @@ async def status(request: Request) -> JSONResponse:
         "prices": context.hrm.prices(),
         "allocation": context.settings.allocation,
         "ledger": _describe_ledger(context.hrm.ledger),
+        "memory": context.hrm.memory.status(),
         "plugins": {name: _describe_lane(context, name, lane) for name, lane in context.hrm.status().items()},
         "telemetry": context.hrm.telemetry.status(),
     }

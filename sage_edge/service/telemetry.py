@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sage_edge.errors import ParameterError
 from sage_edge.service import openapi, sse
-from sage_edge.service.context import Context, context_of
+from sage_edge.service.context import context_of
 from sage_edge.service.models import AuditHead, Error
 from sage_edge.service.options import ONCE
 from sage_edge.service.replies import SSE_TYPE
@@ -92,8 +92,11 @@ async def stream(
 ) -> Response:
     """One ``record`` event for each record; resumable by ``Last-Event-ID``."""
     resume = last_event_id if last_event_id is not None else start.after
+    context = context_of(request)
+    is_known = resume in (None, -1) or context.hrm.telemetry.hub.knows(resume)
+    listener = context.listen(after=resume)
     last = event("end", {"reason": "draining"})
-    events = sse.kept_alive(_stream(context_of(request), resume), sse.HEARTBEAT_S, last)
+    events = sse.kept_alive(_stream(listener, None if is_known else resume), sse.HEARTBEAT_S, last)
     return StreamingResponse(events, media_type=SSE_TYPE, headers={"Cache-Control": "no-store"})
 
 
@@ -144,27 +147,16 @@ def _to_lines(records: list[Record]) -> str:
     return "".join(to_line(record) + "\n" for record in records)
 
 
-async def _stream(context: Context, resume: int | None) -> AsyncGenerator[bytes, None]:
-    hub = context.hrm.telemetry.hub
-    listener = Listener(hub)
+async def _stream(listener: Listener, reset: int | None) -> AsyncGenerator[bytes, None]:
     try:
         yield b": connected\n\n"
-        sent = resume if resume is not None and hub.knows(resume) else -1
-        if resume not in (None, sent):
-            yield event("reset", {"last_event_id": resume})
-        if resume is not None:
-            found, listener.dropped = hub.after(sent, context.settings.telemetry_memory)
-            for record in found:
-                sent = record["seq"]
-                yield event("record", record, str(sent))
-        while True:
+        if reset is not None:
+            yield event("reset", {"last_event_id": reset})
+        while (batch := await listener.next()) is not None:
             if listener.dropped:
                 yield event("dropped", {"records": listener.dropped})
                 listener.dropped = 0
-            if (batch := await listener.next()) is None:
-                return
             for record in batch:
-                if record["seq"] > sent:
-                    yield event("record", record, str(record["seq"]))
+                yield event("record", record, str(record["seq"]))
     finally:
         listener.close()

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from threading import Lock
 from typing import TypeAlias
 
@@ -49,6 +50,12 @@ class Hub:
         """Whether a record of this chain can have had that number: one of another chain says nothing here."""
         return self._begin_seq <= seq < self._end_seq
 
+    @property
+    def newest(self) -> int:
+        """Number of the newest record of this chain."""
+        with self._lock:
+            return self._end_seq - 1
+
     def after(self, seq: int, limit: int) -> tuple[list[Record], int]:
         """Up to ``limit`` records that follow ``seq``, oldest first; from -1 for all.
 
@@ -59,10 +66,10 @@ class Hub:
             that only the journal has them.
         """
         with self._lock:
-            kept = list(self._records)
-        if not self.knows(seq):
-            seq = self._begin_seq - 1
-        records = [record for record in kept if record["seq"] > seq][:limit]
+            if not self.knows(seq):
+                seq = self._begin_seq - 1
+            newer = list(takewhile(lambda record: record["seq"] > seq, reversed(self._records)))
+        records = newer[: -limit - 1 : -1]
         missed = records[-1]["seq"] - seq - len(records) if records else 0
         return records, missed
 

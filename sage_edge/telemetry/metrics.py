@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
+from sage_edge.memory import MemoryBudget
 from sage_edge.telemetry.board import BoardCollector
 from sage_edge.telemetry.records import KINDS, Record
 
@@ -26,6 +29,25 @@ class _Registry(CollectorRegistry):
         for metric in super().collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
+
+
+class _MemoryCollector(Collector):
+    """What each account of memory holds, may hold and has refused."""
+
+    def __init__(self, memory: MemoryBudget) -> None:
+        self._memory = memory
+
+    def collect(self) -> Iterator[Metric]:
+        used = GaugeMetricFamily("sage_held_bytes", "Memory that requests hold.", labels=["account"])
+        limit = GaugeMetricFamily(
+            "sage_held_limit_bytes", "Memory that requests may hold.", labels=["account"]
+        )
+        refused = CounterMetricFamily("sage_held_refused", "How often there was no room.", labels=["account"])
+        for name, account in self._memory.accounts.items():
+            used.add_metric([name], account.used)
+            limit.add_metric([name], account.limit)
+            refused.add_metric([name], account.refused)
+        yield from (used, limit, refused)
 
 
 class Metrics:
@@ -88,6 +110,10 @@ class Metrics:
         self._build = Info("sage_build", "What is running.", registry=registry)
         self.board = BoardCollector()
         registry.register(self.board)
+
+    def watch_memory(self, memory: MemoryBudget) -> None:
+        """Read what requests hold whenever the metrics are read."""
+        self._registry.register(_MemoryCollector(memory))
 
     def describe_build(self, **labels: str) -> None:
         """State what is running, such as its version."""

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sage_edge.errors import FrameError, FrameTooLargeError
+from sage_edge import frames
+from sage_edge.errors import FrameError, FrameTooLargeError, MemoryFullError
 from sage_edge.frames import decode_image, mask_png, overlay_png
 
+TILE = frames._TILE_PX
 PALETTE = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
 
 
@@ -190,3 +192,35 @@ def test_an_overlay_leaves_the_background_and_tints_the_rest():
     mask = np.array([[0, 1], [2, 0]], np.uint8)
     shown = np.asarray(Image.open(io.BytesIO(overlay_png(frame, mask, PALETTE))))
     assert shown.tolist() == [[[100] * 3, [177, 50, 50]], [[50, 177, 50], [100] * 3]]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])
+@pytest.mark.parametrize("size", [(TILE + 3, 7), (5, TILE + 1), (3 * TILE, 2)])
+def test_a_picture_larger_than_a_tile_is_what_pillow_makes_of_it_at_once(mode, size):
+    """The oracle is Pillow's own conversion of the whole."""
+    pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    image = Image.fromarray(pixels)
+    image = Image.fromarray(pixels[..., 0] * np.uint16(256)) if mode == "I;16" else image.convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG" if mode == "CMYK" else "PNG")
+    with Image.open(buffer) as again:
+        expected = pixels[..., :1].repeat(3, 2) if mode == "I;16" else np.asarray(again.convert("RGB"))
+    decoded = decode_image(buffer.getvalue(), 1 << 20)
+    np.testing.assert_array_equal(
+        decoded[:, :, :], pixels[..., :1].repeat(3, 2) if mode == "I;16" else expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {})]
+)
+def test_room_is_asked_for_before_anything_is_decoded_and_its_refusal_is_told(kind, options, picture):
+    asked = []
+
+    def refuse(size):
+        asked.append(size)
+        raise MemoryFullError("no room")
+
+    with pytest.raises(MemoryFullError, match="no room"):
+        decode_image(encoded(picture, kind, **options), 1000, reserve=refuse)
+    assert asked[0] >= 7 * 17 * 23

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from sage_edge import inputs
-from sage_edge.errors import FrameError, FrameTooLargeError, InputError, ShapeError
+from sage_edge.errors import FrameError, FrameTooLargeError, InputError, MemoryFullError, ShapeError
 from sage_edge.inputs import DOCUMENT, FRAME, TEXT, Limits, Part
 from tests.kinds import NumbersKind
 from tests.wire import as_image
@@ -200,3 +201,37 @@ def test_base64_is_decoded_exactly_wherever_its_pieces_end(size):
 def test_what_is_no_base64_is_refused(text):
     with pytest.raises(FrameError, match=r"frame\.base64"):
         inputs._from_base64(text)
+
+
+def archive(**arrays):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def numpy_file(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "least"),
+    [
+        (DOCUMENT, Part(archive(P=np.zeros((80, 80)))), 2 * 80 * 80 * 8),
+        (DOCUMENT, Part(archive(**{f"a{n}": np.zeros(1) for n in range(300)})), 300 * 1000),
+        (FRAME, Part(numpy_file(np.zeros((90, 90, 3), np.uint8))), 3 * 90 * 90),
+        (FRAME, Part(bytes(90 * 90), shape="90,90", dtype="uint8"), 90 * 90),
+        (TEXT, Part(b"x" * 5000 + "😀".encode()), 4 * 5000),
+    ],
+)
+def test_room_is_asked_for_before_an_input_takes_it_and_its_refusal_is_told(kind, part, least):
+    asked = []
+
+    def refuse(size):
+        asked.append(size)
+        if sum(asked) >= least:
+            raise MemoryFullError("no room")
+
+    with pytest.raises(MemoryFullError, match="no room"):
+        kind.from_part(part, replace(LIMITS, reserve=refuse))

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from sage_edge.telemetry.board.files import read_int, read_text
 
-#: A control group's folder, limit and use, of version 2 and of version 1.
+#: Where control groups are, how a line of /proc/self/cgroup names this process's own, limit and use: of
+#: version 2, of the two versions mixed, and of version 1.
 _GROUPS = (
-    ("sys/fs/cgroup", "memory.max", "memory.current"),
-    ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ("sys/fs/cgroup", r"^0::/(.*)$", "memory.max", "memory.current"),
+    ("sys/fs/cgroup/unified", r"^0::/(.*)$", "memory.max", "memory.current"),
+    ("sys/fs/cgroup/memory", r"^\d+:memory:/(.*)$", "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
 
 
@@ -33,11 +35,15 @@ def resident_bytes() -> int:
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """What the machine, and the container's limit, leave free; None where neither tells."""
-    free = [
-        meminfo(root).get("MemAvailable"),
-        *(_group_bytes(root / group, *files) for group, *files in _GROUPS),
-    ]
+    """What the machine, and the limits of its control groups, leave free; None where neither tells."""
+    mine = read_text(root / "proc/self/cgroup") or ""
+    free = [meminfo(root).get("MemAvailable")]
+    for groups, line, limit, usage in _GROUPS:
+        found = re.search(line, mine, re.MULTILINE)
+        folder = root / groups / (found[1] if found else "")
+        # A container sees its own group as the topmost; elsewhere those above have limits too.
+        for group in {folder, *folder.parents} - {*(root / groups).parents}:
+            free.append(_group_bytes(group, limit, usage))
     return min((value for value in free if value is not None), default=None)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sage_edge import Settings
 from sage_edge.errors import ConfigError
-from sage_edge.orchestrator.fit import check_fits, needed_bytes
+from sage_edge.orchestrator.fit import budget_bytes, check_fits, needed_bytes
 from sage_edge.plugins import make_plugins
 from sage_edge.telemetry.board import available_bytes
 from tests.fixtures.sysfs_tree import lay_out, put
@@ -67,3 +67,29 @@ def test_the_older_control_groups_count_too(tmp_path):
     put(tmp_path, "sys/fs/cgroup/memory/memory.usage_in_bytes", str(300 * MIB))
     assert available_bytes(tmp_path) == 0
     assert available_bytes(tmp_path / "nowhere") is None
+
+
+def test_the_limit_of_the_own_control_group_counts_and_those_above_it(tmp_path):
+    put(tmp_path, "proc/self/cgroup", "4:memory:/system/board/edge\n0::/ignored")
+    groups = "sys/fs/cgroup/memory"
+    for name, limit in (("system/board/edge", 512), ("system", 300), ("other", 1)):
+        put(tmp_path, f"{groups}/{name}/memory.limit_in_bytes", str(limit * MIB))
+        put(tmp_path, f"{groups}/{name}/memory.usage_in_bytes", str(100 * MIB))
+    assert available_bytes(tmp_path) == 200 * MIB
+    put(tmp_path, "proc/self/cgroup", "0::/board.slice/edge.service")
+    put(tmp_path, "sys/fs/cgroup/board.slice/edge.service/memory.max", str(256 * MIB))
+    put(tmp_path, "sys/fs/cgroup/board.slice/edge.service/memory.current", str(56 * MIB))
+    assert available_bytes(tmp_path) == 200 * MIB
+
+
+@given(st.integers(0, 1 << 40))
+def test_callers_get_half_of_what_the_settings_leave_free_and_at_most_two_gib(free):
+    rest = sum(needed_bytes(Settings(), VISION).values()) - needed_bytes(Settings(), VISION)["memory_bytes"]
+    budget = budget_bytes(Settings(), VISION, free)
+    assert budget == min(max(32 * MIB, (free - rest) // 2), 2048 * MIB)
+    assert budget_bytes(Settings(memory_bytes=7 * MIB), VISION, free) == 7 * MIB
+
+
+def test_settings_that_leave_callers_nothing_stop_the_start():
+    with pytest.raises(ConfigError, match=r"^memory_bytes: 8589934592 needs 8192 MiB at least"):
+        check_fits(Settings(memory_bytes=8192 * MIB), VISION, 4096 * MIB)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sage_edge import native, refine
 from sage_edge.errors import InfeasibleError, InputError, ParameterError, ProblemError, ShapeError
+from sage_edge.plugins import control_documents
 from sage_edge.plugins.control import ControlPlugin
 from sage_edge.runtime import CpuRefiner, Job, open_slots
 
@@ -236,3 +240,47 @@ def test_any_value_in_any_place_gives_a_problem_or_an_input_error(plugin):
                     plugin.prepare(document | {name: value})
                 except InputError as exc:
                     assert str(exc)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=3), lambda some: st.lists(some, max_size=3)
+    )
+)
+def test_the_memory_of_any_document_is_a_number(value):
+    """Asked before anything is checked."""
+    plugin = ControlPlugin({})
+    for kind in ("qp", "mpc", "plan", "track", value, np.array("qp"), np.array(["qp"])):
+        names = ("P", "q", "A", "B", "N", "obstacles", "knots", "centre")
+        document = {"kind": kind, **dict.fromkeys(names, value)}
+        assert plugin.needed_bytes(document) > 0
+    assert plugin.needed_bytes({name: np.array(1.0) for name in names}) > 0
+
+
+def test_the_memory_of_a_problem_grows_with_it_up_to_what_is_let_in():
+    plugin = ControlPlugin({})
+
+    def of_qp(n):
+        return plugin.needed_bytes({"kind": "qp", "P": [[0.0] * n] * n, "q": [0.0] * n, "A": [[0.0] * n] * n})
+
+    assert 8 * 2 * 100**2 < of_qp(100) < of_qp(200) < of_qp(1024) == of_qp(2000)
+
+
+def test_solvers_that_nobody_has_are_kept_by_bytes_and_those_in_use_are_shared():
+    shared = control_documents._Shared()
+    small = shared.get({"P": np.eye(2)}, Thing, 1)
+    large = shared.get({"P": np.eye(3)}, Thing, control_documents._KEPT_BYTES)
+    assert shared.get({"P": np.eye(3)}, Thing, control_documents._KEPT_BYTES) is large
+    assert shared.get({"P": np.eye(2)}, Thing, 1) is small
+    assert shared.get({"P": np.eye(2).reshape(1, 4)}, Thing, 1) is not small
+    assert shared.get({"P": np.eye(2)}, Thing, 1, "another") is not small
+    gone = weakref.ref(large)
+    del large
+    assert gone() is None
+    kept = weakref.ref(small)
+    del small
+    assert kept() is not None
+
+
+class Thing:
+    """What can be referred to weakly."""

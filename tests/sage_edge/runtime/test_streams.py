@@ -9,7 +9,6 @@ from sage_edge import Carried
 from sage_edge.native import Ring
 from sage_edge.runtime import CpuRefiner, Job, open_slots
 from sage_edge.runtime.latent_slots import KEPT_STREAMS
-from sage_edge.runtime.streams import Streams
 from tests.fakes import FakeClock
 from tests.quadratic import QuadraticPlugin
 
@@ -116,11 +115,3 @@ def test_slots_without_a_way_to_carry_begin_anew():
     service = Service(lambda first, earlier: None)
     anew = service.steps(TARGET, "camera")
     assert service.steps(TARGET, "camera") == anew
-
-
-def test_the_memory_is_bounded():
-    streams = Streams(3)
-    for number in range(1000):
-        streams.keep(f"s{number % 7}", number)
-    assert len(streams) == 3
-    assert [streams.last(f"s{n}") for n in (998 % 7, 999 % 7)] == [998, 999]
