@@ -109,6 +109,9 @@ class Settings:
     )
     max_body_bytes: int = _setting(64 << 20, "largest request body", least=1024)
     body_timeout_s: float = _setting(30.0, "how long a request's body may take to arrive", least=0.001)
+    write_timeout_s: float = _setting(
+        30.0, "how long a caller may leave its reply unread before it is cut off", least=0.001
+    )
     max_frame_pixels: int = _setting(32 << 20, "largest frame, width x height", least=1)
     api_keys_file: str = _setting("", "file of API keys, made by `sage-edge keys add`; empty asks for none")
     key_rate_per_s: float = _setting(0.0, "requests a second that each key may send; 0: as many", least=0.0)

@@ -14,6 +14,7 @@ from sage_edge.service import access, answers, errors, openapi, quality, refine,
 from sage_edge.service.arrivals import Arrivals
 from sage_edge.service.context import Context
 from sage_edge.service.head import HeadOfGet
+from sage_edge.service.outgoing import Outgoing
 
 
 def create_app(hrm: HRM, clock: Clock | None = None) -> FastAPI:
@@ -41,6 +42,7 @@ def create_app(hrm: HRM, clock: Clock | None = None) -> FastAPI:
     )
     errors.install(app)
     app.add_middleware(HeadOfGet)
+    app.add_middleware(Outgoing, room=hrm.memory["replies"])
     access.install(app, hrm.settings, hrm.telemetry.metrics, clock)
     for module in (refine, answers, scenes, quality, telemetry, status):
         app.include_router(module.router)

@@ -18,11 +18,12 @@ import httptools
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from sage_edge.config import Settings
 from sage_edge.messages import shown
 from sage_edge.service.errors import error_body
+from sage_edge.service.outgoing import PatientProtocol
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def configure(
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=partial(Front, door),  # type: ignore[arg-type]
+        http=partial(Front, door, write_timeout_s=settings.write_timeout_s),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -115,7 +116,7 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class Front(HttpToolsProtocol):
+class Front(PatientProtocol):
     """A connection: uvicorn's, with bounds in bytes and seconds, and strict where RFC 9112 is.
 
     What came is parsed slice by slice, and no further than the request that is served, so that neither tiny

@@ -16,6 +16,7 @@ from sage_edge.orchestrator import open_hrm
 from sage_edge.service.app import create_app
 from sage_edge.service.context import Context
 from sage_edge.service.front import configure
+from sage_edge.service.outgoing import bound_unsent
 from sage_edge.service.starting import build_missing_engines
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        bound_unsent(listener)
         listener.listen(BACKLOG)
     except OSError as exc:
         listener.close()
