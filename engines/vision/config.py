@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Literal
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from engines.recipes import build, read_toml
 
 
 @dataclass(frozen=True)
@@ -179,40 +175,12 @@ def load_recipe(path: Path, seed: int | None = None) -> Recipe:
     Raises:
         TypeError: A key is missing or unknown; the message names it.
     """
-    raw = _with_base(path)
+    raw = read_toml(path)
     if seed is not None:
         raw["train"]["seed"] = seed
     raw["net"] |= {
         "classes": len(raw["data"]["classes"]),
         "size_px": [raw["data"]["height_px"], raw["data"]["width_px"]],
     }
-    recipe: Recipe = _build(Recipe, raw)
+    recipe: Recipe = build(Recipe, raw)
     return recipe
-
-
-def _with_base(path: Path) -> dict[str, Any]:
-    raw: dict[str, Any] = tomllib.loads(path.read_text())
-    base = raw.pop("base", None)
-    return _merged(_with_base(path.parent / base), raw) if base else raw
-
-
-def _merged(base: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
-    tables = {key: base[key] | value for key, value in raw.items() if isinstance(value, dict) and key in base}
-    return base | raw | tables
-
-
-def _build(kind: Any, raw: dict[str, Any]) -> Any:
-    """Make a dataclass of a table, and of its tables the dataclasses that its fields ask for."""
-    hints = get_type_hints(kind)
-    parts = {
-        key: _build(hints[key], value) if is_dataclass(hints.get(key)) else _frozen(value)
-        for key, value in raw.items()
-    }
-    unknown = set(parts) - {entry.name for entry in fields(kind)}
-    if unknown:
-        raise TypeError(f"{kind.__name__}: unknown keys {sorted(unknown)}")
-    return kind(**parts)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
