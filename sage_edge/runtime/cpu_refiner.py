@@ -134,11 +134,12 @@ class CpuRefiner:
         now_ns, rows = self._now_ns(), self.live + len(newcomers)
         encode_ns = self.encode_time.bound_ns(now_ns, rows=len(newcomers), size=largest(newcomers))
 
-        def is_hurried(job: Job) -> bool:
-            step_ns = self.tick_time.bound_ns(now_ns, rows=rows, size=job.size)
-            return self._due_ns(job, now_ns) < now_ns + encode_ns + step_ns
+        def is_hurried(row: _Live) -> bool:
+            # A step that is under way goes on meanwhile, and its run is ended when its time is over.
+            step_ns = 0 if row.is_waiting else self.tick_time.bound_ns(now_ns, rows=rows, size=row.job.size)
+            return self._due_ns(row.job, now_ns) < now_ns + encode_ns + step_ns
 
-        hurried = [slot for slot, row in enumerate(self._rows) if is_hurried(row.job)]
+        hurried = [slot for slot, row in enumerate(self._rows) if is_hurried(row)]
         return self._close(hurried, "timeout")
 
     def admit(self, jobs: Sequence[Job]) -> list[Finished]:

@@ -444,6 +444,21 @@ def test_a_run_whose_step_lasts_beyond_its_deadline_gets_its_best_answer_by_then
     beside.plugin.may_go.set()
 
 
+def test_a_newcomer_does_not_end_a_run_whose_step_is_under_way_before_its_time():
+    beside = Beside(deadline_ns=10 * 10**9)
+    beside.clock.advance(2.0)
+    beside.plugin.may_go.set()
+    while beside.refiner.peek(100).summary.step_idx == 0:
+        assert beside.refiner.tick() == []
+    beside.plugin.may_go.clear()
+    assert beside.refiner.tick() == []  # the second step, of which two seconds are known now
+    beside.clock.advance(7.0)
+    assert beside.refiner.make_way([Job(1, np.full(4, 8.0), beside.plugin.halting, size=4.0)]) == []
+    beside.plugin.may_go.set()
+    (last,) = beside.tick_until(lambda done: done.job is beside.large)
+    assert last.summary.halt_reason == "max_steps"
+
+
 def test_a_step_that_was_left_behind_takes_its_slot_until_it_ends():
     beside = Beside(slots=2, deadline_ns=10**9)
     beside.clock.advance(2.0)
