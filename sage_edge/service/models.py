@@ -130,7 +130,9 @@ class Result(BaseModel):
     E_norm: float | None = Field(description="E over the plugin's scale.")
     E0: float | None = Field(description="The energy of the initial answer.")
     trust: _Ratio | None = Field(description="The answer's expected quality; null without a calibration.")
-    damage: str | None = Field(description="What of the input was damaged; null for none. Trust is 0 then.")
+    damage: str | None = Field(
+        None, description="What of the input was damaged, and trust is 0 then; null for none."
+    )
     monotonicity_ratio: _Ratio = Field(description="The share of steps at which E fell.")
     ATP_spent: _Atp
     branches: int = Field(ge=1, description="Starts that were refined.")

@@ -30,6 +30,7 @@ class Server:
 
     def __init__(self, **settings):
         self.served, self.replied = [], []
+        self.held = threading.Semaphore(0)
         self._may_answer = threading.Event()
         self._may_answer.set()
         app = Starlette(
@@ -70,6 +71,7 @@ class Server:
         return StreamingResponse(words())
 
     def _held(self, request: Request):  # on a thread, since it waits
+        self.held.release()
         self._may_answer.wait(30)
         return PlainTextResponse("held")
 
@@ -337,8 +339,8 @@ def test_a_connection_with_a_request_makes_way_for_nobody(own_server, monkeypatc
     with server.holding(), server.connect() as first, server.connect() as second:
         for busy in (first, second):
             busy.sendall(b"GET /held HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        while server.answer(LAST).endswith(b"ok"):
-            pass  # until both have begun
+        for _ in range(2):
+            assert server.held.acquire(timeout=30)  # both have begun
         assert status_of(server.answer(LAST)) == 503
         server._may_answer.set()
         assert [read_to_end(busy)[-4:] for busy in (first, second)] == [b"held"] * 2
