@@ -42,6 +42,18 @@ def test_refine_writes_a_mask_and_an_overlay_for_each_image(tmp_path, capsys):
         assert "1 steps, halt max_steps" in line
 
 
+def test_refine_tells_a_damaged_picture_and_the_others_not(tmp_path, capsys):
+    Image.open(FRAMES / "nuclei.webp").convert("RGB").save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "holed.jpg").write_bytes(whole[: len(whole) // 3] + whole[len(whole) // 2 :])
+    files = [tmp_path / "holed.jpg", tmp_path / "whole.jpg"]
+    code, said, _ = run(capsys, "refine", "vision", *files, "--out", tmp_path, "--max-steps", 0, *QUICK)
+    assert code == 0
+    holed, others = sorted(said.splitlines())
+    assert "trust 0.00" in holed and "damaged: Corrupt JPEG data" in holed
+    assert "damaged:" not in others
+
+
 def test_refine_writes_the_document_that_http_has_without_its_pictures(tmp_path, capsys):
     image = FRAMES / "nuclei.webp"
     assert run(capsys, "refine", "vision", image, "--out", tmp_path, "--max-steps", 1, *QUICK)[0] == 0
