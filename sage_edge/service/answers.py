@@ -15,6 +15,7 @@ from sage_edge.errors import (
     DeadlineError,
     DeviceError,
     EngineError,
+    MemoryFullError,
     NotAcceptableError,
     ParameterError,
     SageError,
@@ -52,6 +53,7 @@ _RequestId = Annotated[str, Path(alias="name", description="The request's id.")]
             NotAcceptableError,
             SupersededError,
             ParameterError,
+            MemoryFullError,
             EngineError,
             DeviceError,
             DeadlineError,
@@ -69,16 +71,20 @@ async def answer(request: Request, request_id: _RequestId) -> Response:
     context = context_of(request)
     media_type = choose_type(",".join(request.headers.getlist("accept")), WHOLE_TYPES)
     ticket = context.hrm.requests.find(request_id, key_of(request.scope))
-    try:
-        result = await _best_so_far(context, ticket)
-    except CancelledRequestError as exc:
-        raise UnknownRequestError(f"request {request_id!r}: deleted a moment ago") from exc
-    if result is None:
-        return _queued(ticket)
-    headers = {"ETag": _tag(result, media_type), "Cache-Control": "no-cache", "Vary": "Accept"}
-    if _is_known(request.headers.getlist("if-none-match"), headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    response = await context.run(ticket.plugin, reply, result, media_type, result.queue_ms + result.refine_ms)
+    with context.holding() as held:
+        if not ticket.future.done():  # the best so far is decoded for this caller alone
+            held.grow(ticket.needed_bytes)
+        try:
+            result = await _best_so_far(context, ticket)
+        except CancelledRequestError as exc:
+            raise UnknownRequestError(f"request {request_id!r}: deleted a moment ago") from exc
+        if result is None:
+            return _queued(ticket)
+        headers = {"ETag": _tag(result, media_type), "Cache-Control": "no-cache", "Vary": "Accept"}
+        if _is_known(request.headers.getlist("if-none-match"), headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        total_ms = result.queue_ms + result.refine_ms
+        response = await context.run(ticket.plugin, reply, result, media_type, total_ms)
     response.headers.update(headers)
     return response
 

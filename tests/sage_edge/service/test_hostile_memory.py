@@ -75,7 +75,7 @@ def code_of(reply):
 @pytest.fixture(scope="module")
 def process(tmp_path_factory):
     flags = ["--plugins", "vision,control", "--memory-bytes", BUDGET, "--write-timeout-s", 1]
-    flags += ["--results-keep-s", 600, "--drain-s", 5]
+    flags += ["--results-keep-s", 600, "--drain-s", 5, "--max-steps-cap", 4096]
     with Hostess(tmp_path_factory.mktemp("telemetry"), *flags) as running:
         running.post((Path(__file__).parents[3] / "demos/frames/nuclei.webp").read_bytes())
         yield running
@@ -187,6 +187,27 @@ def test_answers_that_are_kept_make_way_for_newer_ones(process, honest):
     assert code_of(process.client.get(places[0])) == (404, "unknown_request")
     kept = [place for place in places if process.client.delete(place).status_code == 204]
     assert process.memory()["answers"]["used_bytes"] == 0 < len(kept)
+
+
+def test_a_crowd_that_asks_for_the_best_so_far_is_served_as_there_is_room(process, honest):
+    picture = one_colour(SQUARE, SQUARE)
+    headers = {"Prefer": "respond-async", "Content-Type": "image/png", "X-Request-Id": "long"}
+    posted = process.client.post("/v1/refine/vision?max_steps=4096&eps=0", content=picture, headers=headers)
+    process.wait_for(lambda: process.lane()["live"] == 1)
+    codes = []
+    with ExitStack() as stack:
+        crowd = [process.open(stack) for _ in range(60)]
+        for raw in crowd:
+            lines = [
+                f"GET {posted.headers['location']} HTTP/1.1",
+                "Host: x",
+                "Accept: application/octet-stream",
+            ]
+            raw.sendall("\r\n".join([*lines, "", ""]).encode())
+        for raw in crowd:
+            codes.append(int(raw.recv(16)[9:12]))
+    assert process.client.delete(posted.headers["location"]).status_code == 204
+    assert set(codes) == {200, 429}
 
 
 def test_problems_that_streams_leave_behind_are_bounded(process, honest):
