@@ -16,7 +16,8 @@ class Chain:
 
     The chain goes on after a restart from the newest line on file. When the signed head is ahead of it,
     lines were removed behind our back: the chain then goes on from the head, so that the break stays visible.
-    What the journal could not write is tied to its predecessor, and nothing on file is tied to it.
+    What the journal could not write is tied to its predecessor, and nothing on file is tied to it; it leaves
+    a gap in the numbers on file, whoever wrote there meanwhile.
 
     Threads: one at a time.
     """
@@ -66,8 +67,9 @@ class Chain:
             journal.close()
             raise
         self._openings = journal.openings
-        self._newest = max(self._newest, found, key=lambda link: link.seq)
-        self._next_seq = max(self._next_seq, self._newest.seq + 1)
+        if found.seq > self._newest.seq:  # another life went on with the files, or ours has only now got them
+            unwritten = self._next_seq - 1 - self._newest.seq
+            self._newest, self._next_seq = found, found.seq + 1 + unwritten
 
     def take(self, count: int) -> int:
         """Reserve ``count`` numbers for the next records, lost ones included; returns the first."""

@@ -53,14 +53,18 @@ class LedgerBook:
         self._before = logged
 
     def _followed(self, logged: LoggedRecord) -> LoggedRecord | None:
-        """The operation before this one; None where it is not on file, which only a declared loss excuses."""
+        """The operation before this one; None where it is not on file, which only a declared loss excuses.
+
+        After a loss the one before on file may be of another life of the process.
+        """
         before, number = self._before, logged.record["ledger_seq"]
-        if before and before.record["ledger_seq"] + 1 == number:
-            return before
-        if before and logged.lost == before.lost:
+        if before is None or logged.lost != before.lost:
+            return None
+        if number != before.record["ledger_seq"] + 1:
             expected = before.record["ledger_seq"] + 1
             self.findings.append(logged.finding(differs("ledger_seq", expected, number)))
-        return None
+            return None
+        return before
 
     def _compare(self, logged: LoggedRecord, expected: _Balance) -> None:
         came = logged.record["balance"]

@@ -173,6 +173,37 @@ def live(directory, name, scenes, end):
             file.write(b'{"E":2.0,"E0":2.0,"E_no')
 
 
+def test_a_journal_that_passes_from_one_service_to_another_is_sound(tmp_path):
+    """Services on one folder: one has the journal, the next loses what it tells until that one stops."""
+    clock, lost = FakeClock(monotonic_ns=START_NS), 0
+
+    def begin():
+        ledger = Ledger(10**9)
+        telemetry = Telemetry([], settings=Settings(telemetry_dir=str(tmp_path)), clock=clock)
+        telemetry.note("ledger", ledger.operation("open", None, 10**9), time_ns=START_NS)
+        return telemetry, ledger
+
+    def work(service, name):
+        telemetry, ledger = service
+        for operation, spent in (("lock", None), ("settle", 1000)):
+            fields = ledger.operation(operation, name, RUN_UATP, spent)
+            telemetry.note("ledger", fields, time_ns=START_NS)
+        telemetry._drain.drain_once(0.0)
+
+    having = begin()
+    for turn in range(3):
+        waiting = begin()
+        for service in (having, waiting):
+            work(service, f"scene-{turn}-{service is having}")
+        having[0]._journal.close()
+        clock.advance(2.0)
+        having, lost = waiting, lost + 3
+        work(having, f"scene-{turn}")
+        report = audit(tmp_path)
+        assert (report.findings, report.lost, report.is_complete) == ([], lost, False)
+    having[0]._journal.close()
+
+
 # Tampering
 
 DAMAGE = {
