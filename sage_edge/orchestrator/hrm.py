@@ -135,13 +135,14 @@ class HRM:
     def problems(self) -> list[str]:
         """What goes wrong and goes on.
 
-        Of the telemetry; ``plugin_failing:NAME`` of a plugin that fails every request, ``plugin_stuck:NAME``
-        of one in a step that does not return.
+        Of the telemetry; ``reputation_not_kept`` where trust is in memory alone; ``plugin_failing:NAME`` of a
+        plugin that fails every request, ``plugin_stuck:NAME`` of one in a step that does not return.
         """
         workers = {name: served.worker for name, served in self._served.items()}
         failing = [f"plugin_failing:{name}" for name, worker in workers.items() if worker.is_failing]
         stuck = [f"plugin_stuck:{name}" for name, worker in workers.items() if worker.is_stuck]
-        return self.telemetry.problems() + failing + stuck
+        forgetting = [] if self.reputation.is_kept else ["reputation_not_kept"]
+        return self.telemetry.problems() + forgetting + failing + stuck
 
     @property
     def is_serving(self) -> bool:

@@ -32,6 +32,8 @@ _MONTH_NS = 30 * 24 * 3_600 * 10**9
 #: 2000-01-01: a clock that tells less was not set; boards without a battery start in 1970.
 _CLOCK_IS_SET_NS = 946_684_800 * 10**9
 _VERSION = 1
+#: How long an update waits for another process.
+_BUSY_MS = 5000
 _SCHEMA = """
 CREATE TABLE trust (
   entity_id TEXT, role TEXT, talent REAL, training REAL, temperament REAL, update_n INTEGER, time_ns INTEGER,
@@ -110,16 +112,27 @@ class TrustUpdate:
 def open_reputation(settings: Settings) -> Reputation:
     """The reputation that the settings name.
 
-    A telemetry folder that cannot be used costs the journal, and no more: trust is then kept in memory, and
-    the log says so.
+    Where none is named it is kept beside the journal. Where that cannot be, since the disk is full, another
+    process holds the file or it is damaged, trust is kept in memory, as the journal's loss costs the records
+    alone; the file stays as it is, and the log and ``is_kept`` say so.
 
     Raises:
-        ConfigError: Its file cannot be used.
+        ConfigError: The file that ``reputation_file`` names cannot be used.
     """
-    path = Path(settings.reputation_file) if settings.reputation_file else None
-    if path is None and settings.telemetry_dir:
-        path = _beside(Path(settings.telemetry_dir))
-    return Reputation(path, entity_id=settings.entity_id, lrc=LRC_PROFILES[settings.lrc_profile])
+
+    def kept(path: Path | None, *, is_kept: bool = True) -> Reputation:
+        lrc = LRC_PROFILES[settings.lrc_profile]
+        return Reputation(path, entity_id=settings.entity_id, lrc=lrc, is_kept=is_kept)
+
+    if settings.reputation_file:
+        return kept(Path(settings.reputation_file))
+    if not settings.telemetry_dir:
+        return kept(None)
+    try:
+        return kept(_beside(Path(settings.telemetry_dir)))
+    except (OSError, ConfigError) as exc:
+        log.error("reputation_not_kept error=%r action=keep_in_memory", str(exc))
+        return kept(None, is_kept=False)
 
 
 def _idle_months(last_ns: int, now_ns: int) -> float:
@@ -127,14 +140,10 @@ def _idle_months(last_ns: int, now_ns: int) -> float:
     return max(now_ns - last_ns, 0) / _MONTH_NS if last_ns >= _CLOCK_IS_SET_NS else 0.0
 
 
-def _beside(telemetry_dir: Path) -> Path | None:
-    try:
-        telemetry_dir.mkdir(parents=True, exist_ok=True)
-        if not os.access(telemetry_dir, os.W_OK):
-            raise PermissionError(f"{telemetry_dir} cannot be written to")
-    except OSError as exc:
-        log.error("reputation_not_kept error=%r action=keep_in_memory", str(exc))
-        return None
+def _beside(telemetry_dir: Path) -> Path:
+    telemetry_dir.mkdir(parents=True, exist_ok=True)
+    if not os.access(telemetry_dir, os.W_OK):
+        raise PermissionError(f"{telemetry_dir} cannot be written to")
     return telemetry_dir / FILE_NAME
 
 
@@ -149,7 +158,12 @@ class Reputation:
     """
 
     def __init__(
-        self, path: Path | None, *, entity_id: str = "sage-edge", lrc: LRC = LRC_PROFILES["edge"]
+        self,
+        path: Path | None,
+        *,
+        entity_id: str = "sage-edge",
+        lrc: LRC = LRC_PROFILES["edge"],
+        is_kept: bool = True,
     ) -> None:
         """Open the file; it is made, with its folder, when there is none.
 
@@ -157,11 +171,13 @@ class Reputation:
             path: None to keep trust in memory.
             entity_id: Who is trusted.
             lrc: The budget policy in force.
+            is_kept: False where it was to be kept in a file that could not be used.
 
         Raises:
             ConfigError: The file cannot be used, or is something else.
         """
         self.lrc = lrc
+        self.is_kept = is_kept
         self._entity_id = entity_id
         self._lock = threading.Lock()
         try:
@@ -249,7 +265,7 @@ class Reputation:
             self._db.close()
 
     def _prepare(self) -> None:
-        self._db.execute("PRAGMA busy_timeout = 5000")
+        self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         with self._transaction():

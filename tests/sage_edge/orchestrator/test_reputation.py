@@ -258,3 +258,34 @@ def test_without_a_folder_trust_is_kept_in_memory(tmp_path, monkeypatch, caplog)
     (tmp_path / "file").touch()
     open_reputation(Settings(telemetry_dir="file")).close()
     assert caplog.text.count("reputation_not_kept") == 1
+
+
+def damage(path):
+    path.write_bytes(b"no database" * 1000)
+
+
+def hold(path):
+    Reputation(path).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    return other
+
+
+@pytest.mark.parametrize("spoil", [damage, hold])
+def test_a_file_beside_the_journal_that_cannot_be_used_costs_what_is_kept_and_no_more(
+    tmp_path, monkeypatch, caplog, spoil
+):
+    path = tmp_path / "reputation.sqlite"
+    other, content = spoil(path), path.read_bytes()
+    monkeypatch.setattr("sage_edge.orchestrator.reputation._BUSY_MS", 1)
+    reputation = open_reputation(Settings(telemetry_dir=str(tmp_path)))
+    assert not reputation.is_kept
+    assert judge(reputation, 1.0).update_n == 1
+    assert caplog.text.count("reputation_not_kept") == 1
+    assert path.read_bytes() == content
+    with pytest.raises(ConfigError, match="reputation_file"):
+        open_reputation(Settings(reputation_file=str(path), telemetry_dir=""))
+    reputation.close()
+    if other:
+        other.close()
