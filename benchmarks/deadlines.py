@@ -2,8 +2,10 @@
 
 The real service in a process of its own serves two plugins to 64 callers with mixed deadlines, multiples of
 what an answer takes alone. Their rate is 70 % of what the service was found to answer. Then come the hiccups:
-the process is stopped, the machine is busy, a frame of 33 megapixels is sent. The callers share the machine
-with the service.
+the process is stopped, the machine is busy, a frame of 33 megapixels is sent, the disk is slow. The callers
+share the machine with the service, and one thread: so each reply is looked at twice, by the caller's clock
+and by what the service says that it took. How late the callers' own loop runs is measured beside, as is a
+request that needs no turn (`/healthz`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -53,6 +56,8 @@ class Reply(NamedTuple):
     sent_s: float
     took_s: float
     status: int
+    #: From arrival to answer as the service says; None where there is no answer.
+    service_ms: float | None
 
     @property
     def overrun_ms(self) -> float:
@@ -61,6 +66,11 @@ class Reply(NamedTuple):
     @property
     def is_in_time(self) -> bool:
         return self.status == 200 and self.overrun_ms == 0
+
+    @property
+    def is_in_time_at_service(self) -> bool:
+        """Whether the answer was made in time; what it took to be read is the caller's."""
+        return self.service_ms is not None and self.service_ms <= (self.deadline_ms or float("inf"))
 
 
 class Caller:
@@ -84,9 +94,10 @@ class Caller:
         self._writer.write(head.encode() + body)
         lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         fields = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
-        await self._reader.readexactly(int(fields["content-length"]))
-        took_s = time.monotonic() - sent_s
-        return Reply(plugin, deadline_ms, sent_s, took_s, int(lines[0].split()[1]))
+        answer = await self._reader.readexactly(int(fields["content-length"]))
+        took_s, status = time.monotonic() - sent_s, int(lines[0].split()[1])
+        service_ms = json.loads(answer)["time_ms"]["total"] if status == 200 else None
+        return Reply(plugin, deadline_ms, sent_s, took_s, status, service_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,8 @@ class Bench:
     server: subprocess.Popen[bytes]
     bodies: dict[str, tuple[bytes, str]]
     callers: int
+    #: While it exists, the service's disk is slow.
+    slow_disk: Path
 
     async def alone(self, plugin: str, count: int) -> float:
         """Median milliseconds of an answer with nobody beside."""
@@ -135,6 +148,28 @@ class Bench:
 
         await asyncio.gather(*(ask() for _ in range(self.callers)))
         return replies
+
+    async def lag(self, wanted: asyncio.Event) -> tuple[list[float], list[float]]:
+        """Milliseconds that the callers' loop wakes up too late, and that ``/healthz`` takes, until told."""
+        late_ms, health_ms = [], []
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        while not wanted.is_set():
+            before_s = time.monotonic()
+            await asyncio.sleep(0.01)
+            woken_s = time.monotonic()
+            late_ms.append((woken_s - before_s) * 1e3 - 10.0)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: sage\r\n\r\n")
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r\n")[0]))
+            health_ms.append((time.monotonic() - woken_s) * 1e3)
+        writer.close()
+        return late_ms, health_ms
+
+    async def slow_down_disk(self, seconds: float) -> None:
+        """Every write to a file of the service takes 200 ms."""
+        self.slow_disk.touch()
+        await asyncio.sleep(seconds)
+        self.slow_disk.unlink()
 
     async def stop(self, seconds: float) -> None:
         """Stop the process, as a suspend or a debugger does."""
@@ -193,9 +228,20 @@ def describe(replies: list[Reply], step_ms: float) -> dict[str, float]:
         "sent": len(replies),
         "refused": len(replies) - len(accepted),
         "in_time": sum(reply.is_in_time for reply in accepted) / max(len(accepted), 1),
+        "in_time_at_service": sum(reply.is_in_time_at_service for reply in accepted) / max(len(accepted), 1),
         "overrun_p99_ms": report.percentile(over, 0.99) if over else 0.0,
         "overrun_max_ms": max(over, default=0.0),
         "step_ms": step_ms,
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Middle, tail and worst."""
+    return {
+        "p50": report.median(values),
+        "p99": report.percentile(values, 0.99),
+        "p999": report.percentile(values, 0.999),
+        "max": max(values),
     }
 
 
@@ -214,6 +260,7 @@ def describe_hiccup(replies: list[Reply], ended_s: float) -> dict[str, Any]:
         "sent_later": len(late),
         "refused_later": len(late) - len(accepted),
         "in_time_later": sum(reply.is_in_time for reply in accepted) / max(len(accepted), 1),
+        "in_time_later_at_service": sum(r.is_in_time_at_service for r in accepted) / max(len(accepted), 1),
     }
 
 
@@ -222,7 +269,11 @@ async def measure(bench: Bench, seconds: float, after_s: float) -> dict[str, Any
     alone_ms = {plugin: await bench.alone(plugin, 24) for plugin in bench.bodies}
     full = await bench.rate(max(seconds / 6, 3.0))
     rate = LOAD * full
+    enough = asyncio.Event()
+    lag = asyncio.create_task(bench.lag(enough))
     steady = await bench.load(rate, seconds, alone_ms)
+    enough.set()
+    late_ms, health_ms = await lag
     step_ms = max(lane["tick_ms"] for lane in (await status(bench.port)).values())
     hiccups: dict[str, tuple[float, Callable[[], Awaitable[None]]]] = {
         "stopped 0.1 s": (0.1, lambda: bench.stop(0.1)),
@@ -230,6 +281,7 @@ async def measure(bench: Bench, seconds: float, after_s: float) -> dict[str, Any
         "stopped 5 s": (5.0, lambda: bench.stop(5.0)),
         "busy 3 s": (3.0, lambda: bench.hog(3.0)),
         "33 megapixels": (3.0, bench.large_frame),
+        "slow disk 3 s": (3.0, lambda: bench.slow_down_disk(3.0)),
     }
     after = {}
     for name, (takes_s, happen) in hiccups.items():
@@ -243,6 +295,14 @@ async def measure(bench: Bench, seconds: float, after_s: float) -> dict[str, Any
         "full_rate_per_s": full,
         "rate_per_s": rate,
         "steady": describe(steady, step_ms),
+        "callers_loop_late_ms": spread(late_ms),
+        "healthz_ms": spread(health_ms),
+        "late": [
+            {"plugin": one.plugin, "deadline_ms": one.deadline_ms, "took_ms": one.took_s * 1e3}
+            | {"service_ms": one.service_ms}
+            for one in steady
+            if one.status == 200 and not one.is_in_time
+        ],
         "by_deadline": by_deadline(steady),
         "hiccups": after,
     }
@@ -261,10 +321,18 @@ def main() -> None:
         "vision": (FRAMES[0].read_bytes(), "image/webp"),
         "control": (json.dumps({"problem": MPC}).encode(), "application/json"),
     }
-    with tempfile.TemporaryDirectory() as telemetry:
-        server = start(port, telemetry, plugins=tuple(bodies))
+    with tempfile.TemporaryDirectory() as folder:
+        shim, slow_disk = Path(folder, "slow_disk.so"), Path(folder, "slow")
+        source = Path(__file__).with_name("slow_disk.c")
+        subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", shim, source, "-ldl"], check=True)
+        server = start(
+            port,
+            f"{folder}/telemetry",
+            plugins=tuple(bodies),
+            environment={"LD_PRELOAD": str(shim), "SLOW_DISK": str(slow_disk)},
+        )
         try:
-            bench = Bench(port, server, bodies, chosen.callers)
+            bench = Bench(port, server, bodies, chosen.callers, slow_disk)
             results = asyncio.run(measure(bench, chosen.seconds, chosen.after))
         finally:
             server.send_signal(signal.SIGCONT)
@@ -275,14 +343,25 @@ def main() -> None:
         f"{results['rate_per_s']:.0f} of {results['full_rate_per_s']:.0f} answers/s, {chosen.callers} callers"
     )
     report.table(list(steady), [list(steady.values())])
+    for name in ("callers_loop_late_ms", "healthz_ms"):
+        report.table([name, *results[name]], [["", *results[name].values()]])
+    for late in results["late"]:
+        print("late", late)
     report.table(
         ["deadline", "sent", "answered", "in time"],
         [[name, *row.values()] for name, row in results["by_deadline"].items()],
     )
     report.table(
-        ["hiccup", *(f"{name} again s" for name in bodies), "sent > 1 s later", "refused", "in time"],
         [
-            [name, *row["again_s"].values(), row["sent_later"], row["refused_later"], row["in_time_later"]]
+            "hiccup",
+            *(f"{name} again s" for name in bodies),
+            "sent > 1 s later",
+            "refused",
+            "in time",
+            "at service",
+        ],
+        [
+            [name, *row["again_s"].values(), *list(row.values())[1:]]
             for name, row in results["hiccups"].items()
         ],
     )

@@ -8,6 +8,7 @@ and resident memory must not have grown over the second half.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -59,12 +61,18 @@ class Load:
 
 
 def start(
-    port: int, telemetry: str, plugins: Sequence[str] = ("vision",), log: IO[bytes] | None = None
+    port: int,
+    telemetry: str,
+    plugins: Sequence[str] = ("vision",),
+    environment: Mapping[str, str] = MappingProxyType({}),
+    log: IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
     """The service, ready; its warnings go to ``log``, or where ours go."""
     command = [sys.executable, "-m", "sage_edge", "serve", "--port", str(port), "--telemetry-dir", telemetry]
     server = subprocess.Popen(
-        [*command, "--log-level", "warning", "--plugins", ",".join(plugins)], stderr=log
+        [*command, "--log-level", "warning", "--plugins", ",".join(plugins)],
+        env={**os.environ, **environment},
+        stderr=log,
     )
     while server.poll() is None:
         try:
