@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import sage_edge.telemetry
+from sage_edge.memory import MemoryBudget
 from sage_edge.native import HALT_REASONS
 from sage_edge.telemetry import Metrics, load_schema
 from sage_edge.telemetry.metrics import LOSS_STAGES
@@ -44,7 +45,9 @@ def test_every_stage_of_loss_is_on_the_page(stage):
 
 
 def test_the_page_lists_exactly_the_metrics_that_there_are():
-    exposed = re.findall(r"^# TYPE (\S+)", Metrics().exposition().decode(), re.MULTILINE)
+    metrics = Metrics()
+    metrics.watch_memory(MemoryBudget(1 << 20))
+    exposed = re.findall(r"^# TYPE (\S+)", metrics.exposition().decode(), re.MULTILINE)
     assert sorted(re.findall(r"^\| `(sage_\w+)`", PAGE, re.MULTILINE)) == sorted(exposed)
 
 
