@@ -28,7 +28,7 @@ std::pair<std::string, py::object> finish(QpRun& run) {
   QpStatus status;
   {
     const py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> lock(run.solver->turn);
+    const std::lock_guard<std::mutex> lock(run.solver->finishing);
     status = run.solver->core.finish(run.state, x.data(), y.data());
   }
   py::object certificate = py::none();

@@ -33,7 +33,7 @@ inline const double* vector_or_null(const MaybeDoubles& array, const char* name,
   return array ? vector_of(*array, name, length) : nullptr;
 }
 
-/// A solver, and the lock that lets Python threads take turns.
+/// A solver, and the locks that let Python threads take turns: in finish(), and in all else.
 struct Solver {
   Solver(const double* P, const double* A, std::size_t n, std::size_t m, const AdmmOptions& options)
       : core(P, A, n, m, options) {}
@@ -44,6 +44,7 @@ struct Solver {
 
   QpSolver core;
   std::mutex turn;
+  std::mutex finishing;
 };
 
 /// Results of `count` QPs in one block each.

@@ -111,6 +111,12 @@ QpMatrices checked(const double* P, const double* A, std::size_t n, std::size_t 
   throw ProblemError(message.str());
 }
 
+QpStatus end_exactly(std::unique_ptr<ProximalActiveSet>& exact, const AdmmProblem& problem, AdmmState& state,
+                     double* x, double* y) {
+  if (!exact) exact = std::make_unique<ProximalActiveSet>(problem);
+  return exact->finish(state, x, y);
+}
+
 }  // namespace
 
 void load(const QpMatrices& matrices, const QpInput& input, QpVectors& vectors) {
@@ -188,12 +194,7 @@ AdmmState QpSolver::start(const QpInput& input, double offset) {
 }
 
 QpStatus QpSolver::finish(AdmmState& state, double* x, double* y) {
-  return finish_on(worker(0), state, x, y);
-}
-
-QpStatus QpSolver::finish_on(Worker& worker, AdmmState& state, double* x, double* y) {
-  if (!worker.exact) worker.exact = std::make_unique<ProximalActiveSet>(admm());
-  return worker.exact->finish(state, x, y);
+  return end_exactly(finisher_, admm(), state, x, y);
 }
 
 void QpSolver::solve_many(const QpInput* inputs, std::size_t count, const QpGoal& goal, ThreadPool* pool,
@@ -240,15 +241,15 @@ void QpSolver::run_admm(Worker& worker, const QpInput& input, const QpGoal& goal
   state.start(worker.vectors, input.x0, input.y0);
   const auto solved = [&] { return state.residuals().within(goal.eps, goal.eps_rel); };
   output.status = solved() ? QpStatus::kSolved : QpStatus::kRunning;
-  const auto end_exactly = [&] {
-    const QpStatus found = finish_on(worker, state, output.x, output.y);
+  const auto end = [&] {
+    const QpStatus found = end_exactly(worker.exact, admm(), state, output.x, output.y);
     if (found == QpStatus::kSolved ? solved() : found != QpStatus::kRunning) output.status = found;
   };
   std::size_t next_polish = kFirstPolish;
   while (output.status == QpStatus::kRunning) {
     if (state.iterations() >= goal.max_iterations) {
       output.status = state.polish() && solved() ? QpStatus::kSolved : QpStatus::kMaxIterations;
-      if (output.status != QpStatus::kSolved && state.iterations() >= kFinish) end_exactly();
+      if (output.status != QpStatus::kSolved && state.iterations() >= kFinish) end();
       break;
     }
     state.advance(std::min(kCheckEvery, goal.max_iterations - state.iterations()));
@@ -258,7 +259,7 @@ void QpSolver::run_admm(Worker& worker, const QpInput& input, const QpGoal& goal
       if (state.polish() && solved()) {
         output.status = QpStatus::kSolved;
       } else if (state.iterations() >= kFinish) {
-        end_exactly();
+        end();
       }
     }
   }

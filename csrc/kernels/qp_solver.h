@@ -48,7 +48,9 @@ void load(const QpMatrices& matrices, const QpInput& input, QpVectors& vectors);
 /// are active, by ADMM with polishing and an exact end otherwise.
 ///
 /// Owns:    copies of the matrices, their factors, and work space for each thread.
-/// Threads: one at a time; `solve_many` shares its work among those of a pool.
+/// Threads: one at a time, and another in `finish`, which has work space of its own: it takes long, and the
+/// next
+///          run starts meanwhile. `solve_many` shares its work among those of a pool.
 class QpSolver {
  public:
   /// @throws ProblemError when P is not positive semidefinite, with its smallest eigenvalue.
@@ -79,7 +81,6 @@ class QpSolver {
   Worker& worker(std::size_t rank);
   void solve_on(Worker& worker, const QpInput& input, const QpGoal& goal, QpOutput& output);
   bool try_active_set(Worker& worker, const QpInput& input, const QpGoal& goal, QpOutput& output);
-  QpStatus finish_on(Worker& worker, AdmmState& state, double* x, double* y);
   void run_admm(Worker& worker, const QpInput& input, const QpGoal& goal, QpOutput& output);
 
   QpMatrices matrices_;
@@ -89,6 +90,7 @@ class QpSolver {
   std::once_flag admm_made_;
   std::unique_ptr<AdmmProblem> admm_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  std::unique_ptr<ProximalActiveSet> finisher_;
 };
 
 }  // namespace sage

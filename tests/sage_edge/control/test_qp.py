@@ -1,3 +1,6 @@
+import threading
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -209,6 +212,31 @@ def test_polishing_a_run_brings_it_to_the_solution():
     assert run.polish()
     assert run.energy < before
     np.testing.assert_allclose(run.x, solver.solve(q, lo, hi, lb, ub, eps=1e-9).x, atol=1e-7)
+
+
+def test_a_run_starts_while_another_of_the_same_matrices_looks_for_its_exact_end():
+    n, random = 400, np.random.default_rng(0)
+    M = random.standard_normal((n, n))
+    solver = QpSolver(M @ M.T / n + np.eye(n), random.standard_normal((n, n)))
+    q, limit = random.standard_normal(n), np.full(n, 0.1)
+    run = solver.start(q, -limit, limit)
+    run.advance(20)
+
+    def finish_s():
+        began_s, copy = time.perf_counter(), run.copy()
+        copy.finish()
+        return time.perf_counter() - began_s
+
+    def longest_start_s():
+        ending, longest_s = threading.Thread(target=run.copy().finish), 0.0
+        ending.start()
+        while ending.is_alive():
+            start_s = time.perf_counter()
+            solver.start(q, -limit, limit)  # takes a thousandth of what the other does
+            longest_s = max(longest_s, time.perf_counter() - start_s)
+        return longest_s
+
+    assert min(longest_start_s() for _ in range(5)) < min(finish_s() for _ in range(3)) / 2
 
 
 def test_lists_and_other_dtypes_and_layouts_are_taken():
