@@ -128,7 +128,7 @@ def test_a_signal_lets_every_accepted_request_finish_and_writes_its_records(tmp_
     final = {record["request_id"]: record["halt_reason"] for record in steps if record["halt_reason"]}
     assert final == {reply.result().json()["request_id"]: "max_steps" for reply in replies}
     assert len(steps) == 3 * 65
-    assert [record["seq"] for record in written] == list(range(len(written)))
+    assert_numbered_without_a_gap(written)
 
 
 def test_a_caller_that_never_finishes_does_not_hold_up_the_end(tmp_path, nuclei_bytes):
@@ -167,7 +167,7 @@ def test_after_kill_9_a_restart_goes_on_where_the_file_ends(tmp_path, nuclei_byt
         assert process.ended() == 0
     after = records(process.file)
     assert after[: len(before)] == before
-    assert [record["seq"] for record in after] == list(range(len(after)))
+    assert_numbered_without_a_gap(after)
     final = [record for record in after if record["kind"] == "step"][-1]
     assert final["halt_reason"] == "max_steps"
     assert after[-1]["signed_hash"] == after[-2]["record_hash"]
@@ -338,6 +338,11 @@ def test_a_telemetry_file_that_is_something_else_stops_the_start(tmp_path):
 # A bad disk
 
 
+def assert_numbered_without_a_gap(written):
+    first = written[0]["seq"]
+    assert [record["seq"] for record in written] == list(range(first, first + len(written)))
+
+
 def assert_serves_and_counts(process, frame, lost):
     for _ in range(3):
         assert process.post(frame, max_steps=3, eps=0).status_code == 200
@@ -345,7 +350,7 @@ def assert_serves_and_counts(process, frame, lost):
     metrics = process.client.get("/metrics").text
     assert int(re.search(r'sage_telemetry_lost_total\{stage="journal"\} (\d+)', metrics)[1]) >= lost
     assert len(process.logged("telemetry_journal_failed")) == 1
-    assert process.problems() == ["telemetry_journal_failed"]
+    assert "telemetry_journal_failed" in process.problems()
     assert process.client.get("/v1/telemetry").text.count('"kind":"step"') == 12
 
 
@@ -389,7 +394,7 @@ def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path, nuclei_bytes):
     whole = process.file.read_bytes()
     kept = whole[: whole.rfind(b"\n") + 1].splitlines()
     assert len(kept) >= 3
-    assert [json.loads(line)["seq"] for line in kept] == list(range(len(kept)))
+    assert_numbered_without_a_gap([json.loads(line) for line in kept])
 
 
 def test_a_directory_that_goes_away_and_comes_back_is_written_to_again(tmp_path, nuclei_bytes):
