@@ -21,6 +21,8 @@ COMMANDS = {
     "memory": ["--slots", "1"],
     "soak": ["--seconds", "2", "--connections", "2"],
     "deadlines": ["--seconds", "2", "--after", "2", "--callers", "8"],
+    "hostile.soak": ["--seconds", "9", "--callers", "2", "--only", "odd_numbers", "bad_framing"],
+    "hostile.kill": ["--rounds", "2", "--longest", "0.3"],
     "control.closed_loop": ["--seconds", "0.1"],
     "control.optimum": ["--problems", "8"],
     "gpu.serving": [
