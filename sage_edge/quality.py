@@ -1,6 +1,11 @@
-"""How good a segmentation is, held against labels."""
+"""How good an answer is, held against labels: of a segmentation, and of a span of text."""
 
 from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -108,3 +113,28 @@ def calibration_error(claimed: NDArray[np.float64], true: NDArray[np.float64], b
     parts = [part for part in np.array_split(order, bins) if part.size]
     gaps = [abs(claimed[part].mean() - true[part].mean()) * part.size for part in parts]
     return float(sum(gaps) / len(order))
+
+
+def answer_words(text: str) -> list[str]:
+    """The words by which answers are compared: lower case, without punctuation and articles."""
+    bare = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return [word for word in re.split(r"\s+", bare) if word and word not in ("a", "an", "the")]
+
+
+def exact_match(answer: str | None, right: Iterable[str]) -> float:
+    """1 where an answer has the words of one of the right ones, else 0; None is no answer."""
+    return float(answer is not None and any(answer_words(answer) == answer_words(one) for one in right))
+
+
+def token_f1(answer: str | None, right: Iterable[str]) -> float:
+    """The best overlap of an answer's words with those of a right one, in [0, 1]; None is no answer."""
+    if answer is None:
+        return 0.0
+    return max((_overlap(answer_words(answer), answer_words(one)) for one in right), default=0.0)
+
+
+def _overlap(given: list[str], right: list[str]) -> float:
+    if not given or not right:
+        return float(given == right)
+    shared = sum((Counter(given) & Counter(right)).values())
+    return 2 * shared / (len(given) + len(right))

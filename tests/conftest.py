@@ -15,7 +15,7 @@ hypothesis.settings.load_profile("shared machine")
 
 #: An emulated processor convolves several hundred times slower: what loads the vision model, starts processes
 #: that do, or plans and solves for seconds, is left out there.
-HEAVY_FIXTURES = {"vision", "nuclei_bytes", "nuclei_frame", "data_folder"}
+HEAVY_FIXTURES = {"vision", "language", "nuclei_bytes", "nuclei_frame", "data_folder"}
 HEAVY_PLACES = (
     "benchmarks",
     "demos",
@@ -68,6 +68,14 @@ def vision():
     from sage_edge import Settings, open_plugin
 
     return open_plugin("vision", Settings(threads=1))
+
+
+@pytest.fixture(scope="session")
+def language():
+    """The language plugin with the reader that ships, on one thread."""
+    from sage_edge import Settings, open_plugin
+
+    return open_plugin("language", Settings(plugins=("language",), threads=1))
 
 
 @pytest.fixture(scope="session")

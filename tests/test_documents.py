@@ -237,7 +237,7 @@ def test_every_key_of_a_plugin_that_ships_is_documented():
     text = (ROOT / "docs" / "SETTINGS.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([\w ]+) \| `(\w+)` \|", text, re.MULTILINE)
     expected = {("every one", key) for key in (CLASS_KEY, *HALT_KEYS)}
-    for name in ("vision", "control"):
+    for name in ("vision", "control", "language"):
         expected |= {(name, key) for key in find_class(name).config_keys}
     assert set(rows) == expected
 

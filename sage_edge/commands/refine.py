@@ -37,6 +37,7 @@ def add_parser(commands: Commands) -> None:
         "inputs", nargs="+", type=Path, metavar="INPUT", help="a file of what the plugin takes"
     )
     parser.add_argument("--out", type=Path, default=Path("var/refined"), help="folder of the results")
+    parser.add_argument("--question", metavar="TEXT", help="what is asked of the files (for language)")
     for entry in fields(Budget):
         kind = int if entry.name in ("max_steps", "branches") else float
         parser.add_argument(f"--{entry.name.replace('_', '-')}", dest=f"budget_{entry.name}", type=kind)
@@ -45,7 +46,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Refine every file; one that cannot be is named, and the others are done."""
-    settings = replace(settings_of(options, only=options.plugin), telemetry_dir="")
+    asked = None if options.question is None else json.dumps(options.question, ensure_ascii=False)
+    settings = settings_of(options, {f"{options.plugin}.question": asked}, only=options.plugin)
+    settings = replace(settings, telemetry_dir="")
     given = {entry.name: getattr(options, f"budget_{entry.name}") for entry in fields(Budget)}
     budget = Budget(**{name: value for name, value in given.items() if value is not None})
     limits = Limits(max_pixels=settings.max_frame_pixels, max_bytes=settings.max_body_bytes)
@@ -111,7 +114,7 @@ def _refine_file(hrm: HRM, plugin: str, path: Path, budget: Budget, out: Path, l
     for name, picture in _pictures(result.answer, given).items():
         (out / f"{path.stem}.{name}.png").write_bytes(picture)
         written.append(f"{name}.png")
-    return f"{path}: {_summary(result)} -> {out / path.stem}.{{{','.join(written)}}}"
+    return f"{path}: {_told(result.answer)}{_summary(result)} -> {out / path.stem}.{{{','.join(written)}}}"
 
 
 def _pictures(answer: Answer, given: Any) -> dict[str, bytes]:
@@ -125,6 +128,13 @@ def _pictures(answer: Answer, given: Any) -> dict[str, bytes]:
     if isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.shape == (*answer.array.shape, 3):
         pictures["overlay"] = overlay_png(given, answer.array, answer.palette)
     return pictures
+
+
+def _told(answer: Answer) -> str:
+    """An answer that is a text, as JSON has it; nothing of another."""
+    if "text" not in answer.details:
+        return ""
+    return json.dumps(answer.details["text"], ensure_ascii=False) + ", "
 
 
 def _summary(result: Result) -> str:

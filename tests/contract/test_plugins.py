@@ -13,6 +13,7 @@ from sage_edge.plugins.check import check
 from sage_edge.plugins.control import ControlPlugin
 from sage_edge.runtime import CpuRefiner, Job, open_slots
 from sage_edge.runtime.state_slots import StateSlots
+from tests.fake_reader import fake_plugin
 from tests.quadratic import QuadraticPlugin
 from tests.sage_edge.control.worlds import slalom
 
@@ -27,7 +28,19 @@ def control_problems():
     return [PlanProblem(slalom()), *map(plugin.prepare, documents)]
 
 
-@pytest.fixture(params=["quadratic", "vision", "control"])
+def language_questions(plugin):
+    """Three that a manual answers by and by, and one that it does not."""
+    manual = ["The bolts take nine metres.", "The camera weighs eighty grams.", "Charge it for six hours."]
+    asked = [
+        "What do the bolts take?",
+        "What does the camera weigh?",
+        "How long to charge it?",
+        "Who painted it?",
+    ]
+    return [plugin.prepare({"question": question, "text": manual * 4}) for question in asked]
+
+
+@pytest.fixture(params=["quadratic", "vision", "control", "language"])
 def case(request):
     """A plugin with four different prepared inputs."""
     rng = np.random.default_rng(7)
@@ -36,6 +49,9 @@ def case(request):
         return plugin, [plugin.prepare(rng.normal(0, scale, 6)) for scale in (0.1, 1, 5, 200)]
     if request.param == "control":
         return ControlPlugin(), control_problems()
+    if request.param == "language":
+        plugin = fake_plugin({"nine": 3.0, "eighty": 2.0, "six": 2.0}, nothing=-1.0)
+        return plugin, language_questions(plugin)
     plugin = request.getfixturevalue("vision")
     frame = request.getfixturevalue("nuclei_frame")
     frames = [frame, frame[::-1], frame // 3, np.roll(frame, 40, axis=1)]
@@ -84,7 +100,7 @@ def test_the_answer_is_decoded_from_the_lowest_energy_state(case):
             np.testing.assert_allclose(done.answer.array, expected.array, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["quadratic", "vision"], indirect=True)
+@pytest.mark.parametrize("case", ["quadratic", "vision", "language"], indirect=True)
 def test_a_latent_plugin_is_refined_alike_one_state_at_a_time(case, monkeypatch):
     """Overriding a method of the one-state contract changes the way, and nothing else."""
     plugin, inputs = case

@@ -203,7 +203,7 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path, capsys):
         (["refine", "vision", "x.png", "--config", "nowhere.toml"], "nowhere.toml: cannot be read"),
         (
             ["refine", "audio", "x.wav"],
-            "expected some of control, vision, or module:Class, got 'audio'",
+            "expected some of control, language, vision, or module:Class, got 'audio'",
         ),
         (["doctor", "--plugins", "audio", "--threads", "many"], "threads: expected int"),
         (
@@ -252,3 +252,34 @@ def test_every_setting_is_a_flag_of_serve(capsys):
     assert code == 0
     for setting in setting_fields():
         assert f"--{setting.name.replace('_', '-')} " in out
+
+
+def test_a_question_is_asked_of_files_and_its_answer_is_told(tmp_path, capsys):
+    page = tmp_path / "manual.md"
+    page.write_text("# Größen\n\nThe camera weighs eighty grams. The arm is blue.\n", encoding="utf-8")
+    question = 'How much does the "camera" weigh?'
+    out = tmp_path / "out"
+    code, said, errors = run(
+        capsys,
+        "refine",
+        "language",
+        page,
+        "--question",
+        question,
+        "--out",
+        out,
+        *QUICK,
+        "--log-level",
+        "error",
+    )
+    assert code == 0, errors
+    answer = json.loads((out / "manual.json").read_text(encoding="utf-8"))["answer"]
+    assert "eighty" in answer["text"]
+    assert json.dumps(answer["text"]) in said
+    assert page.read_text(encoding="utf-8")[answer["start"] : answer["end"]] == answer["text"]
+
+
+def test_a_question_for_a_plugin_that_answers_none_is_refused(tmp_path, capsys):
+    code, _, errors = run(capsys, "refine", "control", tmp_path / "a.json", "--question", "2024", *QUICK)
+    assert code == 2
+    assert_said(errors, "plugins.control: question: unknown to this plugin")

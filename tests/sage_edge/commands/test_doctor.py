@@ -77,7 +77,7 @@ def test_it_names_a_plugin_that_nobody_provides():
     found, ok = examined(plugins=("audio",))
     assert not ok
     assert found["plugin"].startswith(
-        "audio: NOT usable: plugins: expected some of control, vision, or module:Class"
+        "audio: NOT usable: plugins: expected some of control, language, vision, or module:Class"
     )
 
 

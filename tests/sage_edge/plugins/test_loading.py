@@ -32,7 +32,7 @@ def test_a_registered_name_and_the_path_of_a_class_lead_to_it():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("audio", r"expected some of control, vision, or module:Class, got 'audio'"),
+        ("audio", r"expected some of control, language, vision, or module:Class, got 'audio'"),
         ("nowhere:Plugin", "nowhere:Plugin: cannot be imported: No module named 'nowhere'"),
         ("tests.seed_plugins:Nobody", "cannot be imported: .* has no attribute 'Nobody'"),
         ("tests.seed_plugins:np", "expected a subclass of sage_edge.IRPPlugin, got <module 'numpy'"),

@@ -1,0 +1,1 @@
+"""Trains, calibrates, exports and measures the reader of the language plugin."""
