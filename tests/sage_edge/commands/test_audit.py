@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_audit_verify_names_each_finding_and_ends_with_1(tmp_path, capsys):
     file.write_text(file.read_text().replace('"cause":"admit"', '"cause":"join"', 1))
     code, out, errors = run(capsys, "audit", "verify", file, "--public-key", tmp_path / "audit_key.pub.pem")
     assert (code, errors) == (1, "")
-    assert out.startswith(f"{file}:4: seq 3: record_hash (changed): expected ")
+    assert re.match(re.escape(str(file)) + r":4: seq \d+: record_hash \(changed\): expected ", out)
     assert out.endswith("verdict      1 findings\n")
 
 
