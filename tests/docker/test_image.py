@@ -73,8 +73,8 @@ def records_of(container):
 def test_the_image_is_small_and_holds_no_compiler_no_pip_and_no_torch(podman, image, start):
     whole, base = (int(podman("image", "inspect", name, "--format", "{{.Size}}")) for name in (image, BASE))
     print(f"\nimage {whole / MIB:.0f} MiB, {(whole - base) / MIB:.0f} MiB of them ours")
-    assert whole < 450e6
-    assert whole - base < 250e6
+    assert whole < 500e6  # the reader of texts, tokenizers and what that brings along are 60e6 of it
+    assert whole - base < 320e6
     assert "healthcheck.py" in podman("image", "inspect", image, "--format", "{{json .HealthCheck}}")
     container = start()
     look = "for tool in cc gcc g++ c++ clang nvcc cmake pip; do command -v $tool; done; true"
