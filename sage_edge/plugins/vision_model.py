@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,10 @@ from numpy.typing import NDArray
 
 from sage_edge import native
 from sage_edge.config import shared_file
-from sage_edge.errors import ConfigError, EngineError
+from sage_edge.errors import ConfigError
 from sage_edge.irp import Engine, Recipe, TrustTable
 from sage_edge.irp.engine import Float32
+from sage_edge.plugins.manifest import open_manifest
 
 GRAPHS = ("encoder", "step", "energy", "decoder")
 FORMAT = 1
@@ -109,7 +108,7 @@ def load_model(folder: Path, engines: Mapping[str, Engine]) -> VisionModel:
     Raises:
         EngineError: The manifest is broken, or a graph's inputs and outputs are not those of the contract.
     """
-    with _manifest(folder) as manifest:
+    with open_manifest(folder, FORMAT) as manifest:
         return _assemble(manifest, engines)
 
 
@@ -119,7 +118,7 @@ def read_recipes(folder: Path, *, precision: str) -> dict[str, Recipe]:
     Raises:
         EngineError: The manifest is broken.
     """
-    with _manifest(folder) as manifest:
+    with open_manifest(folder, FORMAT) as manifest:
         files = {graph: f"{graph}.{precision}.onnx" for graph in GRAPHS}
         return {
             graph: Recipe(
@@ -130,19 +129,6 @@ def read_recipes(folder: Path, *, precision: str) -> dict[str, Recipe]:
             )
             for graph, file in files.items()
         }
-
-
-@contextmanager
-def _manifest(folder: Path) -> Iterator[dict[str, Any]]:
-    """A model's manifest; whatever turns out to be missing in it is an EngineError that names the file."""
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise EngineError(f"{path}: expected format {FORMAT}, got {manifest['format']}")
-        yield manifest
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
-        raise EngineError(f"{path}: not a usable manifest: {type(exc).__name__}: {exc}") from exc
 
 
 def _assemble(manifest: dict[str, Any], engines: Mapping[str, Engine]) -> VisionModel:

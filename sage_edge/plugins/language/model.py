@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from sage_edge.errors import ConfigError, EngineError
 from sage_edge.irp import Engine, Recipe, TrustTable
 from sage_edge.plugins.language.glance import stems_of
 from sage_edge.plugins.language.windows import Int32, WindowSize
+from sage_edge.plugins.manifest import open_manifest
 
 GRAPHS = ("step", "energy")
 FORMAT = 1
@@ -99,7 +98,7 @@ def read_recipes(folder: Path) -> dict[str, Recipe]:
     Raises:
         EngineError: The manifest is broken.
     """
-    with _manifest(folder) as manifest:
+    with open_manifest(folder, FORMAT) as manifest:
         return {
             graph: Recipe(
                 name=f"{manifest['name']}.{graph}.fp32",
@@ -121,22 +120,9 @@ def load_model(folder: Path, engines: Mapping[str, Engine]) -> LanguageModel:
     Raises:
         EngineError: The manifest or the tokenizer is broken, or a graph's inputs and outputs are others.
     """
-    with _manifest(folder) as manifest:
+    with open_manifest(folder, FORMAT) as manifest:
         tokenizer = _tokenizer(folder / "tokenizer.json", manifest["files"]["tokenizer.json"])
         return _assemble(manifest, tokenizer, engines)
-
-
-@contextmanager
-def _manifest(folder: Path) -> Iterator[dict[str, Any]]:
-    """A reader's manifest; whatever turns out to be missing in it is an EngineError that names the file."""
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise EngineError(f"{path}: expected format {FORMAT}, got {manifest['format']}")
-        yield manifest
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
-        raise EngineError(f"{path}: not a usable manifest: {type(exc).__name__}: {exc}") from exc
 
 
 def _tokenizer(path: Path, sha256: str) -> Tokenizer:
